@@ -1,0 +1,73 @@
+/* base/segment.h - shared memory segments: create, map, find again. The one place that knows their kind.
+ *
+ * A named segment is a POSIX shared memory object of one user, mode 0600. Names:
+ *     /shmps.UID.INSTANCE.dir             the directory
+ *     /shmps.UID.INSTANCE.r<ring>         a ring
+ *     /shmps.UID.INSTANCE.e<ring>.<page>  a readers segment: of this ring, for this roster page
+ *     /shmps.UID.INSTANCE.lock            empty; the running daemon holds its lock
+ * (ring: the ring's serial, page: the roster page's index, both decimal). Sealed memory (topics that cross users) will be
+ * a second kind behind the same calls: whoever holds a segment_ref need not know which.
+ *
+ * Nothing here is known to be a well-formed segment: layout/ checks content after mapping. */
+#ifndef SHMPS_BASE_SEGMENT_H
+#define SHMPS_BASE_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define INSTANCE_BYTES 33      /* [A-Za-z0-9_-]{1,32} and a NUL */
+#define SEGMENT_NAME_BYTES 128 /* any name below, with the NUL */
+
+enum segment_kind { SEGMENT_NAMED = 1 /* SEGMENT_SEALED = 2 is reserved */ };
+
+/* How a segment of an instance is found. */
+struct segment_ref {
+    uint32_t kind; /* enum segment_kind */
+    char name[SEGMENT_NAME_BYTES];
+};
+
+void segment_ref_directory(struct segment_ref *ret, uid_t uid, const char *instance);
+void segment_ref_ring(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring);
+void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring, uint32_t page);
+void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance);
+
+/* True if it is a well-formed instance name. */
+bool instance_name_valid(const char *name);
+
+/* A mapping. Starts out as SEGMENT_MAP_NONE. */
+struct segment_map {
+    void *base;
+    size_t bytes;
+};
+#define SEGMENT_MAP_NONE ((struct segment_map){ NULL, 0 })
+
+enum segment_access { SEGMENT_READ = 0, SEGMENT_WRITE = 1 };
+
+/* Create a segment of `bytes` bytes that must not exist yet (BUSY). It is empty (size set, nothing allocated, all zero)
+ * until segment_allocate(). NO_SPACE, NO_DESCRIPTORS, PERMISSION, SYSTEM. */
+int segment_create(const struct segment_ref *ref, uint64_t bytes, int *ret_fd);
+
+/* Allocate bytes [from, from + bytes) of it for good, so that no later access can SIGBUS. Call it in chunks of at most
+ * SEGMENT_CHUNK_BYTES; EINTR is retried. NO_SPACE: the detail tells need and free, and nothing has to be undone but
+ * closing and removing the segment. */
+#define SEGMENT_CHUNK_BYTES (UINT64_C(16) << 20)
+int segment_allocate(int fd, uint64_t from, uint64_t bytes);
+
+/* Free and total bytes of the file system that holds named segments. */
+int segment_space(uint64_t *ret_free, uint64_t *ret_total);
+
+/* Open a segment by its reference. A negative error: NO_TOPIC if it does not exist, PERMISSION (also: it belongs to another user
+ * than `owner`, or others may write it), NO_DESCRIPTORS, SYSTEM. */
+int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd);
+
+/* Map a whole segment, populated, and left out of forked children (MADV_DONTFORK). `fd` stays open and the caller's.
+ * CORRUPT if it is smaller than min_bytes; NO_MEMORY, SYSTEM. */
+int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret);
+void segment_unmap(struct segment_map *map);
+
+/* Remove the name. Whoever has it mapped keeps it. Absent is not an error. */
+void segment_remove(const struct segment_ref *ref);
+
+#endif

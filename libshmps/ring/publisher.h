@@ -1,0 +1,128 @@
+/* ring/publisher.h - the publisher's side of a ring: claim, commit, reclaim. No system calls, no allocation.
+ *
+ * The caller (client/) maps memory, keeps the roster up to date, sleeps and wakes. State is private to one thread.
+ *
+ *     while (!ring_can_claim(p, 1)) { refresh the roster if asked to; ring_reclaim(p, 1); or sleep on space }
+ *     write into ring_claim(p, bytes, ...)
+ *     if (ring_commit(p, bytes, tag, time)) wake the bell
+ *
+ * I1  low <= head <= limit <= low + depth; all only grow.
+ * I2  slot(s) is written only when head <= s < limit; a block only when no sample in [limit - depth, head) owns it and no pin holds it.
+ * I3  ring_reclaim(). */
+#ifndef SHMPS_RING_PUBLISHER_H
+#define SHMPS_RING_PUBLISHER_H
+
+#include "layout/ring.h"
+#include "layout/readers.h"
+
+#include <stdbool.h>
+
+/* A reader as the roster says. Refreshed by the caller whenever the topic's generation has changed. */
+struct ring_reader_ref {
+    const struct reader_entry *entry; /* untrusted */
+    uint8_t reliable;                 /* its need counts */
+    uint8_t pins;                     /* granted: words beyond are ignored */
+    uint16_t bit;                     /* ordinal * 64 + cell */
+};
+
+/* A trust group: where its sleepers arm. */
+struct ring_group_ref {
+    const atomic_u64 *armed;
+};
+
+struct ring_aside {
+    uint64_t sequence; /* of the sample that owned the block */
+    uint32_t block;
+};
+
+#define RING_NO_BLOCK UINT32_MAX
+
+struct ring_publisher {
+    /* touched by every publish */
+    uint64_t head;
+    uint64_t limit;
+    uint64_t bell;                  /* private copy of what we stored */
+    uint64_t messages, bytes;       /* private copies of the counters */
+    const atomic_u32 *generation;   /* of the topic, in the directory */
+    uint32_t generation_seen;       /* set by the caller when it refreshes */
+    uint32_t n_groups;
+    const struct ring_group_ref *groups;
+    struct ring_header *ring;
+    char *slots;
+    char *blocks;
+    struct ring_geometry g;         /* private copy */
+
+    /* touched by reclaim */
+    uint64_t low;
+    uint64_t freed;                 /* blocks of samples below this were given back or set aside: limit - depth */
+    uint32_t batch;
+    const struct ring_reader_ref *readers;
+    uint32_t n_readers;
+    uint64_t wanted;                /* after a reclaim without room: the need that would make room */
+
+    /* blocks: private memory given by the caller */
+    uint32_t *owner;                /* [depth]: block of the sample in this slot, or RING_NO_BLOCK */
+    uint32_t *free_blocks;          /* [blocks]: a stack */
+    uint32_t n_free;
+    struct ring_aside *aside;       /* [pins + 1]: pinned blocks of samples below limit - depth */
+    uint32_t n_aside;
+    uint32_t loaned;                /* the block of the open claim, or RING_NO_BLOCK */
+    uint64_t evicted[32];           /* private copy of the bits that we set */
+};
+
+/* Bytes of private memory that ring_publisher_init() needs for owner, free_blocks and aside. */
+size_t ring_publisher_memory(const struct ring_geometry *g);
+
+/* Start publishing into a freshly formatted ring (head == low == start). `memory`: ring_publisher_memory() bytes, 8-byte aligned,
+ * zeroed. The roster is empty until the caller sets readers, groups and generation_seen. */
+void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, const struct ring_geometry *g,
+                         const atomic_u32 *generation, void *memory);
+
+/* The topic's generation is not the one the roster was read at: refresh it before going on. */
+static inline bool ring_roster_stale(const struct ring_publisher *p) {
+    /* SYNC topic.generation: pairs with pubsubd's release increment; whoever sees it also sees the roster. */
+    return atomic_load_acquire(p->generation) != p->generation_seen;
+}
+
+/* Room for n samples now? Says nothing about the roster. */
+static inline bool ring_can_claim(const struct ring_publisher *p, uint32_t n) {
+    return p->limit - p->head >= n;
+}
+
+enum ring_reclaim_result {
+    RING_ROOM = 0,    /* there is room for n */
+    RING_NO_ROOM = 1, /* reliable readers hold it back; p->wanted says what their need has to be */
+    RING_STALE = 2,   /* the generation moved: refresh the roster, then call again */
+    RING_USED_UP = 3, /* SEQUENCE_END is reached */
+};
+/* I3: make room for n samples (1 <= n <= depth), moving low by a batch at least. */
+enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n);
+
+/* Begin sample `head + ahead` (a batch claims several; ahead < the room found): where to write a payload of up to `bytes` bytes: in
+ * its slot if bytes <= inline_bytes, else in a free block. bytes <= message_bytes. Only one block may be claimed and not yet committed. */
+void *ring_claim(struct ring_publisher *p, size_t bytes);
+
+/* Give an open claim back. */
+void ring_unclaim(struct ring_publisher *p);
+
+/* Commit the claimed sample with its first `bytes` bytes. A block whose message turned out to fit inline is copied into the slot. */
+void ring_commit(struct ring_publisher *p, size_t bytes, uint64_t tag, uint64_t time_ns);
+
+/* claim + copy + commit. */
+void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag, uint64_t time_ns);
+
+/* To be called after the last commit of a publish or batch: stores head and counters, then looks for sleepers (DESIGN 5, data).
+ * true: the bell was rung, wake its futex word now. */
+bool ring_finish(struct ring_publisher *p);
+
+/* Before sleeping on space: publish the need that would help. 0 when awake again. The caller then executes the barrier,
+ * reclaims once more, and only then sleeps. */
+void ring_set_starved(struct ring_publisher *p, uint64_t need);
+
+/* Evict reader i of the roster (DESIGN 4): set its bit. The caller then executes the barrier; from then on reclaim ignores its need, but
+ * not its pins. */
+void ring_evict(struct ring_publisher *p, uint32_t i);
+/* pubsubd has given the entry to a new subscriber: clear the bit. By the caller, when it refreshes the roster. */
+void ring_unevict(struct ring_publisher *p, uint16_t bit);
+
+#endif
