@@ -34,10 +34,10 @@ struct identity {
     uint64_t born_ns;       /* CLOCK_MONOTONIC */
     uint32_t uid;           /* of the daemon that formatted it */
     uint32_t page;          /* readers: index of the roster page; else 0 */
-    uint64_t reserved[4];   /* zero */
+    uint64_t reserved[5];   /* zero */
 };
 _Static_assert(sizeof(struct identity) == 128, "identity is two lines, without padding");
-_Static_assert(offsetof(struct identity, reserved) == 96, "no hidden padding in identity");
+_Static_assert(offsetof(struct identity, reserved) == 88, "no hidden padding in identity");
 
 /* FNV-1a over every size and offset that two builds must agree on. Equal for all processes of one build; differs when a
  * struct of this room changes. */

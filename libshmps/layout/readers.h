@@ -17,7 +17,7 @@
 #define READER_PINS_MAX 63 /* 7 in the first entry, 8 in each of up to 7 more */
 
 /* need: sequences >= need are still wanted (reliable), or the next one to be read (others; tools only). NEED_NONE: none.
- * pins[i]: s + 1: the block of sample s is held; 0: nothing. For a reliable reader pins[0] = s + 1 means all of [s, need). */
+ * pins[i]: s + 1: the block of sample s is held; 0: nothing. One pin is one sample, for every policy (decision 2). */
 struct reader_entry {
     _Alignas(64) atomic_u64 need;
     atomic_u64 pins[7];
@@ -42,6 +42,9 @@ static inline uint32_t reader_span(uint32_t pins) {
 /* Pin word i of an entry: pins[0..6] of its own line, then the words of the following lines. */
 static inline atomic_u64 *reader_pin(struct reader_entry *entry, uint32_t i) {
     return (atomic_u64 *)entry + 1 + i;
+}
+static inline const atomic_u64 *reader_pin_view(const struct reader_entry *entry, uint32_t i) {
+    return (const atomic_u64 *)entry + 1 + i;
 }
 
 /* Format a zeroed segment: all needs NEED_NONE. Identity as for ring_format(). */

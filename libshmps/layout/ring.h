@@ -58,10 +58,10 @@ struct ring_geometry {
     uint64_t publisher;      /* shmps_sample.publisher: serial of the publisher's first ring */
     uint32_t flags;          /* RING_TIMESTAMPS, RING_EXPLICIT_SIZE */
     uint32_t reserved0;
-    uint64_t reserved[5];    /* zero */
+    uint64_t reserved[6];    /* zero */
 };
 _Static_assert(sizeof(struct ring_geometry) == 128, "geometry is two lines");
-_Static_assert(offsetof(struct ring_geometry, reserved) == 88, "no hidden padding in geometry");
+_Static_assert(offsetof(struct ring_geometry, reserved) == 80, "no hidden padding in geometry");
 #define RING_TIMESTAMPS UINT32_C(1)
 #define RING_EXPLICIT_SIZE UINT32_C(2)
 

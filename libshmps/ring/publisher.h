@@ -30,7 +30,7 @@ struct ring_group_ref {
     const atomic_u64 *armed;
 };
 
-struct ring_aside {
+struct ring_aside { /* a pinned block of a sample below limit - depth */
     uint64_t sequence; /* of the sample that owned the block */
     uint32_t block;
 };
@@ -64,13 +64,15 @@ struct ring_publisher {
     uint32_t *owner;                /* [depth]: block of the sample in this slot, or RING_NO_BLOCK */
     uint32_t *free_blocks;          /* [blocks]: a stack */
     uint32_t n_free;
-    struct ring_aside *aside;       /* [pins + 1]: pinned blocks of samples below limit - depth */
+    struct ring_aside *aside;       /* [pins] */
     uint32_t n_aside;
+    uint64_t *pinned;               /* [pins]: the samples found pinned in this reclaim */
+    uint32_t n_pinned;
     uint32_t loaned;                /* the block of the open claim, or RING_NO_BLOCK */
     uint64_t evicted[32];           /* private copy of the bits that we set */
 };
 
-/* Bytes of private memory that ring_publisher_init() needs for owner, free_blocks and aside. */
+/* Bytes of private memory that ring_publisher_init() needs for owner, free_blocks, aside and pinned. */
 size_t ring_publisher_memory(const struct ring_geometry *g);
 
 /* Start publishing into a freshly formatted ring (head == low == start). `memory`: ring_publisher_memory() bytes, 8-byte aligned,
@@ -98,8 +100,8 @@ enum ring_reclaim_result {
 /* I3: make room for n samples (1 <= n <= depth), moving low by a batch at least. */
 enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n);
 
-/* Begin sample `head + ahead` (a batch claims several; ahead < the room found): where to write a payload of up to `bytes` bytes: in
- * its slot if bytes <= inline_bytes, else in a free block. bytes <= message_bytes. Only one block may be claimed and not yet committed. */
+/* Begin the next sample (there is room): where to write a payload of up to `bytes` (<= message_bytes) bytes: in its slot if
+ * bytes <= inline_bytes, else in a free block, of which there always is one (I2). One claim may be open. */
 void *ring_claim(struct ring_publisher *p, size_t bytes);
 
 /* Give an open claim back. */

@@ -27,9 +27,8 @@ struct ring_reader {
     uint8_t pins;                 /* granted */
     bool fence;                   /* this process is not registered for membarrier: fence on its running side */
     bool evicted;                 /* seen its eviction bit: a lossy reader from now on */
+    bool wake;                    /* joining has made room that a starved publisher waits for: settle() tells */
     uint64_t held;                /* bit i: pin word i is in use */
-    uint64_t held_sequence[READER_PINS_MAX]; /* sequence held in word i; reliable: in place i, only words[0] is stored */
-    uint32_t n_held;
 };
 
 enum ring_take_result {
@@ -64,31 +63,31 @@ static inline bool ring_reader_ready(const struct ring_reader *r) {
     const struct slot *slot = ring_slot(r->slots, &r->g, r->next);
     /* SYNC slot.seq: pairs with the release in ring_commit(); only a hint here, taking loads it again. */
     uint64_t seq = atomic_load_acquire(&slot->seq);
-    return seq - (r->next + 1) < UINT64_C(1) << 63;
+    return seq > r->next; /* s + 1, or of a later lap; sequences never wrap (SEQUENCE_END) */
 }
 
 /* Take the next sample. Inline payloads are copied into `buffer` (room for g.inline_bytes rounded up to 8). Blocks are pinned if a
  * pin is left, else NO_PIN and nothing has changed. A reliable reader's need is not stored yet: see ring_reader_settle(). */
 enum ring_take_result ring_take(struct ring_reader *r, void *buffer, struct ring_sample *ret);
 
-/* Copy the next sample, wherever it lies, into `buffer` of `room` bytes. If it is larger: TAKEN is not returned but NO_PIN, with
- * ret->bytes set, and nothing has changed. Needs no pin. */
+/* Copy the next sample, wherever it lies, into `buffer` of `room` bytes. If it is larger: NO_PIN with ret->bytes
+ * set, and nothing has changed. Needs no pin (I4 c). */
 enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room, struct ring_sample *ret);
 
-/* Like ring_take(), but the newest sample instead of the next one (latest). */
+/* Move `next` to the newest committed sample (latest). TAKEN: there is one to take; NOTHING. */
 enum ring_take_result ring_skip_to_latest(struct ring_reader *r);
 
 /* Give up the hold of a taken block. */
 void ring_release(struct ring_reader *r, uint32_t pin);
 
-/* Tell the publisher how far this reader is: store need (min(next, oldest held + pins) when reliable). After taking or releasing; before
- * sleeping. true: a starved publisher waits for just this: add 1 to space (release) and wake it. */
+/* Tell the publisher how far this reader is: store need = next. After taking, before sleeping. What is held stays
+ * protected by its pin. true: a starved publisher waits for just this: add 1 to space (release) and wake it. */
 bool ring_reader_settle(struct ring_reader *r);
 
 /* Leave: need none, pins 0. Result as for settle. Nothing may be held any more. */
 bool ring_reader_leave(struct ring_reader *r);
 
-/* Time of sample s if it is still there (checked as I4 c), else 0 with *ret_ok false. For choosing history. */
-uint64_t ring_sample_time(const struct ring_reader *r, uint64_t sequence, bool *ret_ok);
+/* The time of a sample, if it is still there (checked as I4 c). For choosing and merging history. */
+bool ring_sample_time(const struct ring_reader *r, uint64_t sequence, uint64_t *ret);
 
 #endif
