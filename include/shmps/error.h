@@ -11,6 +11,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* Outcomes. */
 enum shmps_outcome {
@@ -55,6 +56,7 @@ const char *shmps_error_text(int result);
  * that fails on this thread. */
 const char *shmps_error_detail(void);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -32,6 +32,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define SHMPS_FOREVER INT64_C(-1)      /* as timeout_ns: wait as long as it takes */
 #define SHMPS_TOPIC_BYTES_MAX 255      /* of a topic name or filter, without the NUL */
@@ -302,6 +303,7 @@ int shmps_dispatch(struct shmps *bus, int64_t timeout_ns);
 int shmps_loop_start(struct shmps *bus);
 int shmps_loop_stop(struct shmps *bus);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
