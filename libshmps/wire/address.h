@@ -12,15 +12,18 @@
 
 #define SOCKET_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
 
-/* The socket path of this user's or the system's instance NAME. With `create`, the user's directory is made (0700).
+/* The socket path of this user's or the system's instance NAME. With `create`, the user's directory is made (0700);
+ * without, it may be missing: then nobody listens.
  * PERMISSION (the directory belongs to somebody else or is open to others), INVALID (path too long), SYSTEM. */
 int address_of_instance(const char *instance, bool system, bool create, char ret[SOCKET_PATH_BYTES]);
 
-/* Connect a SEQPACKET socket (CLOEXEC, blocking). NO_DAEMON (nobody listens), PERMISSION, NO_DESCRIPTORS, SYSTEM. */
+/* Connect a SEQPACKET socket (CLOEXEC, blocking). NO_DAEMON (nobody listens), PERMISSION (also: another user listens on a path
+ * outside /run/pubsubd), NO_DESCRIPTORS, SYSTEM. */
 int address_connect(const char *path, int *ret_fd);
 
 /* Bind and listen (CLOEXEC, non-blocking, mode 0600 for a user's, 0666 for the system's). Replaces a dead socket file: the caller holds
- * the instance's lock. PERMISSION, NO_DESCRIPTORS, SYSTEM. */
+ * the instance's lock. BUSY (a living process listens there: another instance was given the same path), PERMISSION (what is there is no
+ * socket), NO_DESCRIPTORS, SYSTEM. */
 int address_listen(const char *path, bool system, int *ret_fd);
 
 #endif

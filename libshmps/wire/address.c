@@ -1,0 +1,199 @@
+/* wire/address.c - see wire/address.h. */
+#include "wire/address.h"
+
+#include "base/error.h"
+#include "base/scope.h"
+#include "base/segment.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#define SYSTEM_DIRECTORY "/run/pubsubd"
+#define BACKLOG 128
+
+/* 0; PERMISSION if it is not a directory of this user's alone; 1 if it does not exist. The last
+ * component is not followed: a link that somebody else put in /tmp leads nowhere. */
+static int check_directory(const char *path) {
+    _cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 1;
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
+        return error_raise(SHMPS_E_PERMISSION,
+                           "%s is not a directory; remove it or set XDG_RUNTIME_DIR", path);
+    struct stat s;
+    if (fd < 0 || fstat(fd, &s) < 0)
+        return error_system(errno, "cannot look at the socket directory %s", path);
+    if (s.st_uid != geteuid())
+        return error_raise(SHMPS_E_PERMISSION,
+                           "%s belongs to user %u, not to user %u who would trust it; set "
+                           "XDG_RUNTIME_DIR to a directory of your own",
+                           path, (unsigned)s.st_uid, (unsigned)geteuid());
+    if ((s.st_mode & 077) != 0)
+        return error_raise(SHMPS_E_PERMISSION,
+                           "%s is open to others (mode %04o); run: chmod 0700 %s", path,
+                           (unsigned)(s.st_mode & 07777), path);
+    return 0;
+}
+
+static bool is_own_directory(const char *path) {
+    struct stat s;
+    return lstat(path, &s) == 0 && S_ISDIR(s.st_mode) && s.st_uid == geteuid();
+}
+
+__attribute__((format(printf, 3, 4))) static bool print_path(char *ret, size_t bytes,
+                                                              const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(ret, bytes, format, arguments);
+    va_end(arguments);
+    return n >= 0 && (size_t)n < bytes;
+}
+
+/* The directory that holds this user's sockets. False if it is too long. */
+static bool user_directory(char ret[PATH_MAX]) {
+    unsigned uid = (unsigned)geteuid();
+    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+    if (runtime != NULL && runtime[0] == '/')
+        return print_path(ret, PATH_MAX, "%s/shmps", runtime);
+    char of_user[sizeof("/run/user/4294967295")];
+    print_path(of_user, sizeof(of_user), "/run/user/%u", uid);
+    if (is_own_directory(of_user))
+        return print_path(ret, PATH_MAX, "%s/shmps", of_user);
+    return print_path(ret, PATH_MAX, "/tmp/shmps-%u", uid);
+}
+
+int address_of_instance(const char *instance, bool system, bool create,
+                        char ret[SOCKET_PATH_BYTES]) {
+    if (!instance_name_valid(instance))
+        return error_raise(SHMPS_E_INVALID,
+                           "\"%s\" is no instance name: 1 to %d of A-Z a-z 0-9 _ and - are",
+                           instance,
+                           INSTANCE_BYTES - 1);
+    char directory[PATH_MAX] = SYSTEM_DIRECTORY;
+    char path[SOCKET_PATH_BYTES];
+    if ((!system && !user_directory(directory)) ||
+        !print_path(path, sizeof(path), "%s/%s.sock", directory, instance))
+        return error_raise(SHMPS_E_INVALID,
+                           "the socket of instance %s would have a path of more than %zu bytes "
+                           "(%.60s...); choose a shorter name or XDG_RUNTIME_DIR",
+                           instance, sizeof(path) - 1, directory);
+    if (!system) {
+        if (create && mkdir(directory, 0700) < 0 && errno != EEXIST)
+            return error_system(errno,
+                                "cannot make the socket directory %s; XDG_RUNTIME_DIR must name "
+                                "one that exists",
+                                directory);
+        int r = check_directory(directory);
+        if (r < 0)
+            return r;
+    }
+    memcpy(ret, path, sizeof(path));
+    return 0;
+}
+
+static int fill_address(const char *path, struct sockaddr_un *ret) {
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (path[0] == '\0' || !print_path(ret->sun_path, sizeof(ret->sun_path), "%s", path))
+        return error_raise(SHMPS_E_INVALID,
+                           "a socket path has 1 to %zu bytes, this one has %zu: %.100s",
+                           sizeof(ret->sun_path) - 1, strlen(path), path);
+    return 0;
+}
+
+static int connect_socket(int fd, const struct sockaddr_un *address) {
+    int r;
+    do
+        r = connect(fd, (const struct sockaddr *)address, sizeof(*address));
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
+/* A user's bus is served by that user. Between the look at a directory that did not exist yet
+ * and the connect, somebody else may have made it in /tmp; who listens cannot lie about who he
+ * is. */
+static int check_listener(int fd, const char *path) {
+    struct ucred peer;
+    socklen_t bytes = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) < 0)
+        return error_system(errno, "cannot tell who listens on %s", path);
+    if (peer.uid != geteuid() && strncmp(path, SYSTEM_DIRECTORY "/",
+                                         sizeof(SYSTEM_DIRECTORY)) != 0)
+        return error_raise(SHMPS_E_PERMISSION,
+                           "user %u listens on %s, not user %u; stop that process or use another "
+                           "instance",
+                           (unsigned)peer.uid, path, (unsigned)geteuid());
+    return 0;
+}
+
+int address_connect(const char *path, int *ret_fd) {
+    struct sockaddr_un address;
+    int r = fill_address(path, &address);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_system(errno, "cannot make a socket");
+    if (connect_socket(fd, &address) < 0) {
+        if (errno == ENOENT || errno == ECONNREFUSED)
+            return error_raise(SHMPS_E_NO_DAEMON, "no pubsubd listens on %s; start one: pubsubd",
+                               path);
+        return error_system(errno, "cannot connect to %s", path);
+    }
+    r = check_listener(fd, path);
+    if (r < 0)
+        return r;
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+/* Remove the socket file that a dead daemon left. Never a live one's (another instance that was
+ * given the same path), nor anything that is not a socket. */
+static int remove_dead_socket(const struct sockaddr_un *address) {
+    const char *path = address->sun_path;
+    struct stat s;
+    if (lstat(path, &s) < 0)
+        return errno == ENOENT ? 0 : error_system(errno, "cannot look at %s", path);
+    if (!S_ISSOCK(s.st_mode))
+        return error_raise(SHMPS_E_PERMISSION,
+                           "%s exists and is not a socket; remove it or choose another path",
+                           path);
+    _cleanup_close_ int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe < 0)
+        return error_system(errno, "cannot make a socket");
+    if (connect_socket(probe, address) == 0 || errno == EAGAIN)
+        return error_raise(SHMPS_E_BUSY,
+                           "another process listens on %s; stop it or choose another path", path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return error_system(errno, "cannot remove the dead socket %s", path);
+    return 0;
+}
+
+int address_listen(const char *path, bool system, int *ret_fd) {
+    struct sockaddr_un address;
+    mode_t mode = system ? 0666 : 0600;
+    int r = fill_address(path, &address);
+    if (r < 0)
+        return r;
+    r = remove_dead_socket(&address);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_system(errno, "cannot make a socket");
+    /* bind() makes the file with the socket's mode less the umask, so it is never open wider
+     * than meant; what the umask took away comes back afterwards. */
+    if (fchmod(fd, mode) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return error_system(errno, "cannot bind the control socket %s", path);
+    if (chmod(path, mode) < 0 || listen(fd, BACKLOG) < 0) {
+        r = error_system(errno, "cannot listen on %s", path);
+        unlink(path);
+        return r;
+    }
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
