@@ -35,7 +35,9 @@ enum descriptor_kind descriptor_kind(const struct wait_descriptor *d);
  * readable; timeout_ns (> 0) to pass. The set replaces the previous one: waits on words that are no longer in it are
  * cancelled, those still pending on a word in it are kept (whatever value they expected: a change of the word is always
  * followed by a wake), the rest is submitted. A word that already differs makes the descriptor readable at once.
- * The caller has done the arming protocol of DESIGN 5 (armed, barrier, second look) before. SYSTEM, NO_MEMORY. */
+ * The caller has done the arming protocol of DESIGN 5 (armed, barrier, second look) before. The words stay mapped until the next
+ * arm() without them (or close) has returned. A wait may hold hangup_fd's file open: arm without it before closing it, else its
+ * peer sees no hang-up. SYSTEM, NO_MEMORY. */
 int descriptor_arm(struct wait_descriptor *d, const struct wait_word *words, uint32_t n, int hangup_fd,
                    int64_t timeout_ns);
 
