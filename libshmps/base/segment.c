@@ -1,0 +1,227 @@
+#include "base/segment.h"
+
+#include "base/error.h"
+#include "base/scope.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+/* Where glibc's shm_open(3) puts its objects. */
+#define SHARED_MEMORY_DIRECTORY "/dev/shm"
+
+/* A signal that keeps coming must not keep the daemon in fallocate(2) for ever: tmpfs starts a range over after each. */
+#define ALLOCATE_TRIES 100
+
+__attribute__((format(printf, 4, 5)))
+static void make_ref(struct segment_ref *ret, uid_t uid, const char *instance, const char *format, ...) {
+    char tail[64];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(tail, sizeof(tail), format, args);
+    va_end(args);
+    ret->kind = SEGMENT_NAMED;
+    snprintf(ret->name, sizeof(ret->name), "/shmps.%u.%.*s.%s", (unsigned)uid, INSTANCE_BYTES - 1, instance, tail);
+}
+
+void segment_ref_directory(struct segment_ref *ret, uid_t uid, const char *instance) {
+    make_ref(ret, uid, instance, "dir");
+}
+
+void segment_ref_ring(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring) {
+    make_ref(ret, uid, instance, "r%" PRIu64, ring);
+}
+
+void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring, uint32_t page) {
+    make_ref(ret, uid, instance, "e%" PRIu64 ".%" PRIu32, ring, page);
+}
+
+void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance) {
+    make_ref(ret, uid, instance, "lock");
+}
+
+bool instance_name_valid(const char *name) {
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+
+    size_t n = strnlen(name, INSTANCE_BYTES);
+    return n >= 1 && n < INSTANCE_BYTES && strspn(name, allowed) == n;
+}
+
+int segment_create(const struct segment_ref *ref, uint64_t bytes, int *ret_fd) {
+    if (bytes > INT64_MAX) {
+        return error_raise(SHMPS_E_INVALID, "segment %s: %" PRIu64 " bytes are more than a file can have",
+                           ref->name, bytes);
+    }
+    _cleanup_close_ int fd = shm_open(ref->name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        if (errno == EEXIST) {
+            return error_raise(SHMPS_E_BUSY, "segment %s exists already; if nothing uses it, remove %s%s",
+                               ref->name, SHARED_MEMORY_DIRECTORY, ref->name);
+        }
+        return error_system(errno, "cannot create segment %s", ref->name);
+    }
+    /* fchmod: the umask may have taken bits that the owner needs. */
+    if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)bytes) < 0) {
+        int saved = errno;
+        shm_unlink(ref->name);
+        return error_system(saved, "cannot set up segment %s with %" PRIu64 " bytes", ref->name, bytes);
+    }
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+/* What the file still lacks, and what its file system has; both 0 if the file system knows no limit (size=0). */
+static int lack_and_free(int fd, uint64_t *ret_lack, uint64_t *ret_free) {
+    struct stat file;
+    struct statvfs fs;
+
+    if (fstat(fd, &file) < 0 || fstatvfs(fd, &fs) < 0) {
+        return error_system(errno, "cannot ask for the space of shared memory");
+    }
+    uint64_t size = (uint64_t)file.st_size, allocated = (uint64_t)file.st_blocks * 512;
+    bool limited = fs.f_blocks > 0;
+    *ret_lack = limited && size > allocated ? size - allocated : 0;
+    *ret_free = limited ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+    return 0;
+}
+
+static int no_space(uint64_t need, uint64_t free_bytes) {
+    return error_raise(SHMPS_E_NO_SPACE,
+                       "a segment still needs %" PRIu64 " bytes, but only %" PRIu64 " are free in %s; close publishers, "
+                       "ask for less depth or smaller messages, or make it larger (mount -o remount,size=...)",
+                       need, free_bytes, SHARED_MEMORY_DIRECTORY);
+}
+
+int segment_allocate(int fd, uint64_t from, uint64_t bytes) {
+    uint64_t lack, free_bytes;
+    int r = lack_and_free(fd, &lack, &free_bytes);
+
+    if (r < 0) {
+        return r;
+    }
+    if (lack > free_bytes) {
+        return no_space(lack, free_bytes);
+    }
+    for (int i = 0; i < ALLOCATE_TRIES; i++) {
+        if (fallocate(fd, 0, (off_t)from, (off_t)bytes) == 0) {
+            return 0;
+        }
+        if (errno != EINTR) {
+            break;
+        }
+    }
+    if (errno == ENOSPC) { /* others were faster */
+        r = lack_and_free(fd, &lack, &free_bytes);
+        return r < 0 ? r : no_space(max_u64(lack, bytes), free_bytes);
+    }
+    return error_system(errno, "cannot allocate %" PRIu64 " bytes at %" PRIu64 " of a segment", bytes, from);
+}
+
+int segment_space(uint64_t *ret_free, uint64_t *ret_total) {
+    struct statvfs fs;
+
+    if (statvfs(SHARED_MEMORY_DIRECTORY, &fs) < 0) {
+        return error_system(errno, "cannot ask for the space of %s; is it mounted?", SHARED_MEMORY_DIRECTORY);
+    }
+    *ret_free = (uint64_t)fs.f_bavail * fs.f_frsize;
+    *ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
+    return 0;
+}
+
+/* Names in a directory that all users may write are no proof of anything: is this what segment_create() made? */
+static int check_file(int fd, const char *name, uid_t owner) {
+    struct stat file;
+
+    if (fstat(fd, &file) < 0) {
+        return error_system(errno, "cannot look at segment %s", name);
+    }
+    if (file.st_nlink == 0) {
+        return error_raise(SHMPS_E_NO_TOPIC, "segment %s has just been removed; look again", name);
+    }
+    if (!S_ISREG(file.st_mode) || file.st_nlink != 1) {
+        return error_raise(SHMPS_E_PERMISSION, "%s%s is not a plain segment (mode %o, %lu links) and is not used; "
+                           "find out who made it, and remove it",
+                           SHARED_MEMORY_DIRECTORY, name, (unsigned)file.st_mode, (unsigned long)file.st_nlink);
+    }
+    if (file.st_uid != owner) {
+        return error_raise(SHMPS_E_PERMISSION, "segment %s belongs to user %u instead of %u and is not used; "
+                           "find out who made it, and remove it",
+                           name, (unsigned)file.st_uid, (unsigned)owner);
+    }
+    if ((file.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        return error_raise(SHMPS_E_PERMISSION, "others than user %u may write segment %s (mode %o): it is not used; "
+                           "chmod 600 %s%s if nothing else can have written it, else remove it",
+                           (unsigned)owner, name, (unsigned)file.st_mode & 07777, SHARED_MEMORY_DIRECTORY, name);
+    }
+    return 0;
+}
+
+int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd) {
+    /* O_NONBLOCK: somebody may have put a FIFO in the segment's place, at which open(2) would wait. */
+    int flags = (access == SEGMENT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
+    _cleanup_close_ int fd = shm_open(ref->name, flags, 0);
+    int r;
+
+    if (fd < 0) {
+        if (errno == ENOENT) {
+            return error_raise(SHMPS_E_NO_TOPIC, "there is no segment %s", ref->name);
+        }
+        if (errno == ELOOP) {
+            return error_raise(SHMPS_E_PERMISSION, "%s%s is a symbolic link and is not used; remove it",
+                               SHARED_MEMORY_DIRECTORY, ref->name);
+        }
+        return error_system(errno, "cannot open segment %s", ref->name);
+    }
+    r = check_file(fd, ref->name, owner);
+    if (r < 0) {
+        return r;
+    }
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret) {
+    struct stat file;
+
+    if (fstat(fd, &file) < 0) {
+        return error_system(errno, "cannot ask for the size of a segment");
+    }
+    if (file.st_size <= 0 || (uint64_t)file.st_size < min_bytes) {
+        return error_raise(SHMPS_E_CORRUPT, "a segment has %lld bytes where at least %zu are needed: it is truncated, "
+                           "or not one of this bus; it is not used", (long long)file.st_size, min_bytes);
+    }
+    if ((uint64_t)file.st_size > SIZE_MAX) {
+        return error_raise(SHMPS_E_NO_MEMORY, "a segment of %lld bytes does not fit into this process",
+                           (long long)file.st_size);
+    }
+    size_t bytes = (size_t)file.st_size;
+    int protection = access == SEGMENT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *base = mmap(NULL, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (base == MAP_FAILED) {
+        return error_system(errno, "cannot map a segment of %zu bytes", bytes);
+    }
+    if (madvise(base, bytes, MADV_DONTFORK) < 0) {
+        int saved = errno;
+        munmap(base, bytes);
+        return error_system(saved, "cannot keep a segment of %zu bytes out of forked children", bytes);
+    }
+    *ret = (struct segment_map){ base, bytes };
+    return 0;
+}
+
+void segment_unmap(struct segment_map *map) {
+    if (map->base != NULL) {
+        munmap(map->base, map->bytes);
+    }
+    *map = SEGMENT_MAP_NONE;
+}
+
+void segment_remove(const struct segment_ref *ref) {
+    shm_unlink(ref->name);
+}
