@@ -22,7 +22,7 @@ static bool holds_publisher_back(const struct ring_reader *r) {
     return r->policy == POLICY_RELIABLE && !r->evicted;
 }
 
-/* The reader's running side of DESIGN 5, space: its store must not be passed by its load. */
+/* SYNC reader.need / ring.starved: the reader's running side of DESIGN 5, space: its store must not be passed by its load. */
 static void settle_barrier(const struct ring_reader *r) {
     if (r->fence)
         fence_seq_cst();

@@ -1,0 +1,321 @@
+/* client/client.h - the objects behind include/shmps/shmps.h. The only room that implements it.
+ *
+ *     names.c       topic names, version
+ *     connection.c  connect, close; the directory; the mark that tells a forked child
+ *     session.c     requests to pubsubd; reconnecting and claiming what was open
+ *     autostart.c   start a pubsubd when none answers
+ *     attach.c      map rings and readers segments; find one's own cell in a roster
+ *     publisher.c   open, loan, publish; roster.c: who reads; room.c: wait for space
+ *     subscriber.c  open, close; view.c: follow the directory; history.c: where to begin
+ *     take.c        take, read, release; rest.c: spin, sleep, descriptor
+ *     presence.c    who is on the other side; dispatch.c: callbacks and the loop's thread
+ *
+ * Locks. `lock` of a connection guards its session and its two lists; nothing is called back while it is held. The rest of a
+ * handle belongs to the one thread that uses it. */
+#ifndef SHMPS_CLIENT_CLIENT_H
+#define SHMPS_CLIENT_CLIENT_H
+
+#include <shmps/shmps.h>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "base/scope.h"
+#include "base/segment.h"
+#include "layout/directory.h"
+#include "layout/ring.h"
+#include "ring/publisher.h"
+#include "ring/reader.h"
+#include "wait/descriptor.h"
+#include "wait/futex.h"
+#include "wire/address.h"
+#include "wire/wire.h"
+
+#include <pthread.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a bell's low half is its first word");
+
+/* ---- connection */
+
+struct loop_thread {
+    pthread_t thread;
+    bool started;       /* to be joined */
+    atomic_u32 stop;    /* private to this process: asks the thread to end */
+};
+
+struct shmps {
+    uint64_t fork_mark;           /* of the process that opened it */
+    pthread_mutex_t lock;
+    char instance[INSTANCE_BYTES];
+    char socket_path[SOCKET_PATH_BYTES];
+    uid_t uid;                    /* of the instance */
+    bool observe;
+    bool autostart;
+    bool fence;                   /* this process's running side needs fences of its own */
+    bool rebuilt;                 /* pubsubd came back with another directory: nothing can be opened any more */
+    int64_t timeout_ns;
+
+    int session;                  /* control socket, -1: down */
+    uint32_t sequence;
+    uint64_t secret;
+    uint64_t epoch;               /* of the daemon that `session` belongs to */
+    uint64_t retry_ns;            /* not before this time is a reconnect tried */
+
+    struct segment_map directory_map;
+    struct directory directory;
+
+    struct shmps_publisher *publishers;
+    struct shmps_subscriber *subscribers;
+
+    int epoll;                    /* of dispatch, -1: not yet */
+    int stop_event;               /* eventfd in it */
+    struct loop_thread loop;
+};
+
+/* The mark of this process: a word in a page that the kernel wipes in forked children. NULL before the first connect. */
+extern atomic_u64 *fork_word;
+
+#define CHECK_FORK(bus) \
+    do { \
+        if (unlikely(is_forked(bus))) \
+            return error_forked(); \
+    } while (0)
+
+static inline bool is_forked(const struct shmps *bus) {
+    /* relaxed: this process's own word, changed by fork only */
+    return atomic_load_relaxed(fork_word) != bus->fork_mark;
+}
+int error_forked(void);
+
+/* Keep the detail of an error over a clean-up that may meet errors of its own. */
+struct told {
+    char detail[ERROR_DETAIL_BYTES];
+};
+struct told error_tell(void);
+int error_again(int code, const struct told *told);
+
+/* ---- session.c; the caller holds bus->lock */
+
+/* Connect the socket, say hello. First time: maps the directory. */
+int session_open(struct shmps *bus);
+void session_drop(struct shmps *bus);
+/* One request (initialised by wire_init), one reply with status 0, else its error. Reconnects (and claims) first if the session
+ * is down, and once more if it breaks. ret_fd NULL: no descriptor expected. */
+int session_request(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd);
+/* Is there a newer daemon than the one we talk to, or is the session broken? Then reconnect and claim, quietly, and at most
+ * every 50 ms. Takes the lock itself. Cheap when nothing is wrong. */
+void session_follow(struct shmps *bus);
+/* Hint that a retired ring is drained. Takes the lock itself. */
+void session_drained(struct shmps *bus, uint64_t ring);
+
+/* ---- autostart.c */
+
+/* Start pubsubd for an instance of this user and wait until it seems ready, at most until deadline_ns. Only a connect tells whether it
+ * is. */
+int autostart(const char *instance, uint64_t deadline_ns);
+
+/* ---- attach.c */
+
+struct ring_mapping {
+    struct segment_map map;
+    struct ring_geometry g; /* private copy, checked */
+};
+/* Map ring `serial` read-only by name and check it. NO_TOPIC: it has gone. */
+int attach_ring(struct shmps *bus, uint64_t serial, struct ring_mapping *ret);
+/* The same for a descriptor that pubsubd sent, read-write. */
+int attach_ring_fd(struct shmps *bus, int fd, uint64_t serial, struct ring_mapping *ret);
+/* Map the readers segment of a ring and page. */
+int attach_readers(struct shmps *bus, uint64_t ring, uint32_t page, enum segment_access access,
+                   struct segment_map *ret);
+
+/* Where a subscription sits in a topic's roster. */
+struct seat {
+    uint32_t page;     /* index of the roster page */
+    uint32_t first;    /* of the group's first page */
+    uint32_t cell;
+    uint32_t pins;     /* granted */
+    uint16_t bit;      /* of the evicted bits */
+};
+/* Find the seat of a subscription (record index) in a topic. False: not (yet) there. */
+bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscription, struct seat *ret);
+
+/* ---- presence.c */
+
+struct peer {
+    uint64_t id;
+    int32_t pid;
+    const char *topic;
+};
+struct presence {
+    bool started;
+    struct peer *known; /* sorted by id */
+    size_t n_known;
+    struct shmps_event *events;
+    size_t n_events, next_event;
+};
+void presence_free(struct presence *p);
+
+/* ---- publisher */
+
+struct publisher_page {
+    uint32_t page;
+    struct segment_map map; /* readers segment, read-only */
+};
+
+struct shmps_publisher {
+    struct ring_publisher ring; /* hot */
+    struct shmps *bus;
+    bool timestamps;
+    bool loaned;
+    bool lost;                  /* pubsubd no longer knows it */
+    int wake_max;               /* sleepers that one wake may find */
+    size_t loan_bytes;
+
+    bool explicit_size;
+    int wait;
+    uint64_t depth, pins;       /* as asked for */
+    uint64_t serial;            /* of the current ring */
+    uint64_t id;                /* of the first ring */
+    uint32_t topic;             /* index */
+    char name[TOPIC_NAME_BYTES];
+    struct segment_map map;
+    void *memory;               /* of the ring's private state */
+
+    struct publisher_page pages[TOPIC_PAGES_MAX];
+    uint32_t n_pages;
+    struct ring_reader_ref *readers;
+    size_t readers_capacity;
+    struct ring_group_ref groups[TOPIC_PAGES_MAX];
+    const atomic_u32 *spaces[TOPIC_PAGES_MAX]; /* of each group */
+
+    struct presence presence;
+    struct shmps_publisher *next;
+};
+
+/* roster.c: read the roster anew, map new readers segments. */
+int roster_refresh(struct shmps_publisher *pub);
+/* room.c: make or wait for room for n samples. 0, FULL, errors. The roster is fresh afterwards. */
+int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
+
+/* ---- subscriber */
+
+struct topic_view {
+    uint32_t index;
+    uint64_t serial;
+    uint64_t drained;  /* the largest serial of a retired ring that was drained */
+    bool seated;
+    struct seat seat;
+    struct topic_view *next;
+    char name[TOPIC_NAME_BYTES];
+};
+
+struct ring_view {
+    struct ring_reader reader; /* hot */
+    struct topic_view *topic;
+    uint64_t serial, publisher, predecessor;
+    uint64_t lost;             /* not yet reported */
+    uint64_t history_end;      /* samples below are history */
+    uint64_t final_head;
+    bool retired;              /* nothing after final_head */
+    bool broken;               /* never looked at again; reported once */
+    bool blocked;              /* broken, or its predecessor is not drained yet */
+    bool joined;               /* reads from `next` on; else still to join */
+    bool listed;               /* seen in the directory by the current refresh */
+    bool detached;             /* only held samples keep it */
+    uint32_t n_held;
+    struct readers_segment *group; /* where to arm and to count space; NULL: observer */
+    struct segment_map map, readers_map, group_map;
+};
+
+/* What a taken sample keeps: one line. */
+struct hold {
+    uint64_t small[4];      /* an inline payload of a one-line slot */
+    void *large;            /* private memory for longer copies */
+    struct ring_view *view; /* NULL: free */
+    uint32_t large_bytes;   /* in units of 64 */
+    uint32_t pin;           /* NO_PIN: nothing is pinned */
+    uint32_t next_free;
+    uint32_t pad;
+};
+#define NO_PIN UINT32_MAX
+
+struct shmps_subscriber {
+    struct shmps *bus;
+    const atomic_u32 *generation; /* of the topic, or of the whole for a filter */
+    uint32_t generation_seen;
+    bool exact;
+    uint8_t policy;               /* POLICY_NONE: observer */
+    int wait;
+    struct ring_view **rings;
+    uint32_t n_rings, rings_capacity;
+    uint32_t current;             /* ring to look at first */
+    uint32_t turn;                /* samples taken in a row from it */
+    bool history;                 /* some view has history left */
+    int pending;                  /* a LOST or an error that ended a batch: told by the next call */
+    struct shmps_sample pending_sample;
+    struct ring_view *unsettled;  /* taken from in this batch, its need not stored yet */
+
+    struct hold **hold_chunks;    /* of HOLD_CHUNK each; never moved */
+    uint32_t n_holds;
+    uint32_t free_hold;
+
+    uint64_t received, lost, copied, sleeps;
+    uint32_t held;
+    uint64_t spin_ns;             /* the adaptive bound */
+
+    struct wait_descriptor *descriptor;
+    struct wait_word *words;      /* scratch for sleeping */
+    uint32_t words_capacity;
+
+    uint64_t serial;              /* rings born later have larger ones */
+    uint32_t record;
+    uint32_t history_samples;
+    uint32_t pins;
+    bool gone;                    /* pubsubd no longer knows it */
+    char filter[TOPIC_NAME_BYTES];
+    struct topic_view *topics;
+
+    shmps_callback callback;
+    void *user;
+    struct presence presence;
+    struct shmps_subscriber *next;
+};
+#define HOLD_CHUNK 64u
+
+/* view.c: read the directory anew: new topics and rings are attached, rings without a publisher marked. On an error about a single
+ * ring the others are served, and it is reported once. */
+int subscriber_refresh(struct shmps_subscriber *sub);
+/* Done with a ring: drained, or broken and gone. Held samples keep it mapped. */
+void view_detach(struct shmps_subscriber *sub, struct ring_view *view);
+void view_free(struct ring_view *view);
+/* history.c: let the views of a topic that were there before the subscription join, at the K newest samples by time. */
+void history_join(struct shmps_subscriber *sub, const struct topic_view *topic);
+/* The view whose next sample is the oldest of what is left of history; NULL when none is left. */
+struct ring_view *history_pick(struct shmps_subscriber *sub);
+static inline bool subscriber_stale(const struct shmps_subscriber *sub) {
+    /* SYNC topic.generation / directory.generation: acquire pairs with pubsubd's release increment; what it made visible
+     * before is seen after. */
+    return atomic_load_acquire(sub->generation) != sub->generation_seen;
+}
+/* take.c: add one to the group's space and wake a starved publisher. */
+void wake_space(struct ring_view *view);
+
+/* rest.c */
+/* Wait until something may be there, the generation moved, or deadline_ns passed. TIMEOUT or 0. */
+int rest(struct shmps_subscriber *sub, uint64_t deadline_ns);
+/* A take found nothing and there is a descriptor: clear and arm it. Returns true if something came in between: look again. */
+bool descriptor_rest(struct shmps_subscriber *sub);
+
+/* ---- deadlines: timeout_ns < 0 is for ever */
+#define NEVER UINT64_MAX
+static inline uint64_t deadline_of(int64_t timeout_ns) {
+    return timeout_ns < 0 ? NEVER : now_ns() + (uint64_t)timeout_ns;
+}
+/* ns from now until the deadline, at most `bound`; <= 0: it has passed. */
+static inline int64_t time_left(uint64_t deadline_ns, int64_t bound) {
+    if (deadline_ns == NEVER)
+        return bound;
+    int64_t left = (int64_t)(deadline_ns - now_ns());
+    return left < bound ? left : bound;
+}
+
+#endif

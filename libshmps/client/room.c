@@ -1,0 +1,85 @@
+#include "client/client.h"
+
+#define SPIN_NS UINT64_C(20000)     /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
+#define LOOKS_PER_CLOCK 64          /* looks at the needs between two looks at the clock */
+
+/* Have the readers come as far as a sleeping publisher would want? */
+static bool space_ready(const struct shmps_publisher *pub) {
+    for (uint32_t i = 0; i < pub->ring.n_readers; i++) {
+        const struct ring_reader_ref *reader = &pub->ring.readers[i];
+        /* relaxed: a hint to reclaim, which loads it again with acquire */
+        if (reader->reliable && atomic_load_relaxed(&reader->entry->need) < pub->ring.wanted)
+            return false;
+    }
+    return true;
+}
+
+/* true: something has moved. */
+static bool spin(struct shmps_publisher *pub, uint64_t until_ns) {
+    for (uint32_t looks = 1;; looks++) {
+        if (space_ready(pub) || ring_roster_stale(&pub->ring))
+            return true;
+        cpu_relax();
+        if (looks % LOOKS_PER_CLOCK == 0 && now_ns() >= until_ns)
+            return false;
+    }
+}
+
+/* DESIGN 5, space: x = space; starved; barrier; look at the needs again; sleep while space is still x. */
+static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uint32_t n, uint64_t deadline_ns) {
+    struct ring_publisher *ring = &pub->ring;
+    struct wait_word words[TOPIC_PAGES_MAX + 1];
+    uint32_t n_words = 0;
+    words[n_words++] = (struct wait_word){ .word = ring->generation, .expected = ring->generation_seen };
+    for (uint32_t i = 0; i < ring->n_groups; i++)
+        /* SYNC readers.space: acquire, before starved is stored; pairs with the release increment of the reader's wake. */
+        words[n_words++] = (struct wait_word){ .word = pub->spaces[i],
+                                               .expected = atomic_load_acquire(pub->spaces[i]) };
+    ring_set_starved(ring, ring->wanted);
+    int64_t bound = barrier_everyone() ? SLEEP_BOUND_NS : BARRIER_NAP_NS;
+    enum ring_reclaim_result found = ring_reclaim(ring, n);
+    if (found == RING_NO_ROOM) {
+        int64_t left = time_left(deadline_ns, bound);
+        if (left > 0)
+            wait_on_words(words, n_words, left);
+    }
+    ring_set_starved(ring, 0);
+    return found;
+}
+
+int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
+    uint64_t deadline = 0; /* not yet looked at the clock */
+    for (;;) {
+        if (ring_roster_stale(&pub->ring)) {
+            int r = roster_refresh(pub);
+            if (r < 0)
+                return r;
+        }
+        if (ring_can_claim(&pub->ring, n))
+            return 0;
+        switch (ring_reclaim(&pub->ring, n)) {
+        case RING_ROOM:
+            return 0;
+        case RING_STALE:
+            continue;
+        case RING_USED_UP:
+            return error_raise(SHMPS_E_LIMIT, "all sequence numbers of this ring are used up; open a new publisher");
+        case RING_NO_ROOM:
+            break;
+        }
+        if (timeout_ns == 0)
+            return SHMPS_FULL;
+        uint64_t now = now_ns();
+        if (deadline == 0)
+            deadline = timeout_ns < 0 ? NEVER : now + (uint64_t)timeout_ns;
+        else if (now >= deadline)
+            return SHMPS_FULL;
+        if (pub->wait == SHMPS_WAIT_SPIN) {
+            spin(pub, min_u64(deadline, now + SLEEP_BOUND_NS));
+            continue;
+        }
+        if (pub->wait == SHMPS_WAIT_DEFAULT && spin(pub, min_u64(deadline, now + SPIN_NS)))
+            continue;
+        sleep_for_space(pub, n, deadline);
+    }
+}

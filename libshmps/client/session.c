@@ -1,0 +1,196 @@
+#include "client/client.h"
+
+#include <poll.h>
+#include <string.h>
+
+#define RECONNECT_PAUSE_NS UINT64_C(50000000)
+
+/* One request (initialised by wire_init) and its reply. */
+static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd) {
+    struct wire_header *header = request;
+    uint32_t sequence = ++bus->sequence;
+    header->sequence = sequence;
+    int r = wire_send(bus->session, request, -1);
+    if (r < 0)
+        return r;
+    union wire_message message;
+    size_t bytes;
+    r = wire_receive(bus->session, &message, &bytes, ret_fd, bus->timeout_ns);
+    if (r == SHMPS_TIMEOUT)
+        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" has not answered in %lld ms; is it stopped?",
+                           bus->instance, (long long)(bus->timeout_ns / 1000000));
+    if (r == 0 && bytes == 0)
+        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" closed the connection", bus->instance);
+    bool lost_descriptor = r == SHMPS_E_NO_DESCRIPTORS;
+    if (r < 0 && !lost_descriptor)
+        return r;
+    r = wire_check(&message, bytes, 1);
+    if (r < 0)
+        return r;
+    if (message.header.type != (WIRE_REPLY | header->type) || message.header.sequence != sequence)
+        return error_raise(SHMPS_E_PROTOCOL, "pubsubd answered message %u with another one's reply", sequence);
+    *ret = message.reply;
+    if (ret->status != 0)
+        return error_raise(ret->status < 0 ? ret->status : SHMPS_E_PROTOCOL, "%s", ret->detail);
+    if (lost_descriptor)
+        return error_raise(SHMPS_E_NO_DESCRIPTORS, "this process has no file descriptors left for what pubsubd sent; "
+                           "close some or raise RLIMIT_NOFILE (ulimit -n)");
+    return 0;
+}
+
+/* Did the exchange itself fail, so that the socket is of no more use? An error that pubsubd answered leaves it usable. */
+static bool is_broken(int r, const struct wire_reply *reply) {
+    return r < 0 && r != SHMPS_E_NO_DESCRIPTORS && reply->status == 0;
+}
+
+void session_drop(struct shmps *bus) {
+    scope_close(&bus->session);
+    bus->session = -1;
+}
+
+static int map_directory(struct shmps *bus, int fd) {
+    int r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &bus->directory_map);
+    if (r == 0)
+        r = directory_attach(&bus->directory, bus->directory_map.base, bus->directory_map.bytes);
+    return r;
+}
+
+static int hello(struct shmps *bus) {
+    struct wire_hello request;
+    struct wire_reply reply = { .status = 0 };
+    _cleanup_close_ int fd = -1;
+    bool first = bus->directory_map.base == NULL;
+    wire_init(&request, WIRE_HELLO, 0);
+    request.version_min = WIRE_VERSION_MIN;
+    request.version_max = WIRE_VERSION;
+    request.flags = bus->fence ? 0 : WIRE_HELLO_BARE;
+    request.fingerprint = layout_fingerprint();
+    request.secret = bus->secret;
+    request.directory = first ? 0 : bus->directory.header->identity.serial;
+    memcpy(request.instance, bus->instance, sizeof bus->instance);
+    int r = exchange(bus, &request, &reply, &fd);
+    if (r < 0)
+        return r;
+    if (fd < 0 || reply.u.hello.version < WIRE_VERSION_MIN || reply.u.hello.version > WIRE_VERSION ||
+        !memchr(reply.u.hello.instance, 0, INSTANCE_BYTES) || !instance_name_valid(reply.u.hello.instance))
+        return error_raise(SHMPS_E_PROTOCOL, "pubsubd's answer to hello is not well-formed");
+    if (first) {
+        bus->uid = reply.u.hello.uid;
+        memcpy(bus->instance, reply.u.hello.instance, sizeof bus->instance);
+        r = map_directory(bus, fd);
+        if (r < 0)
+            return error_context(r, "cannot use the directory of instance \"%s\"", bus->instance);
+    }
+    bus->rebuilt = reply.u.hello.directory != bus->directory.header->identity.serial;
+    bus->epoch = reply.u.hello.epoch;
+    return 0;
+}
+
+int session_open(struct shmps *bus) {
+    int r = address_connect(bus->socket_path, &bus->session);
+    if (r == 0)
+        r = hello(bus);
+    if (r < 0)
+        session_drop(bus);
+    return r;
+}
+
+/* ---- coming back: everything that was open is claimed by its serial */
+
+static void claim_publisher(struct shmps *bus, struct shmps_publisher *pub) {
+    struct wire_open_publisher request;
+    struct wire_reply reply = { .status = 0 };
+    wire_init(&request, WIRE_OPEN_PUBLISHER, 0);
+    memcpy(request.topic, pub->name, sizeof request.topic);
+    request.claim = pub->serial;
+    int r = exchange(bus, &request, &reply, NULL);
+    if (is_broken(r, &reply))
+        session_drop(bus);
+    else if (r < 0)
+        pub->lost = true;
+}
+
+static void claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
+    struct wire_open_subscriber request;
+    struct wire_reply reply = { .status = 0 };
+    if (sub->policy == POLICY_NONE)
+        return; /* an observer was never announced */
+    wire_init(&request, WIRE_OPEN_SUBSCRIBER, 0);
+    memcpy(request.filter, sub->filter, sizeof request.filter);
+    request.policy = sub->policy;
+    request.claim = sub->serial;
+    int r = exchange(bus, &request, &reply, NULL);
+    if (is_broken(r, &reply))
+        session_drop(bus);
+    else if (r < 0)
+        sub->gone = true;
+}
+
+static void send_drained(struct shmps *bus, uint64_t ring) {
+    struct wire_drained hint;
+    wire_init(&hint, WIRE_DRAINED, ++bus->sequence);
+    hint.ring = ring;
+    if (bus->session >= 0 && wire_send(bus->session, &hint, -1) == SHMPS_E_NO_DAEMON)
+        session_drop(bus);
+}
+
+static int reconnect(struct shmps *bus) {
+    session_drop(bus);
+    uint64_t now = now_ns();
+    if (now < bus->retry_ns)
+        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" does not run; start it again, clients "
+                           "come back by themselves", bus->instance);
+    /* a pause of its own for each connection, so that a thousand do not come at once */
+    bus->retry_ns = now + RECONNECT_PAUSE_NS + bus->secret % RECONNECT_PAUSE_NS;
+    int r = session_open(bus);
+    if (r < 0 || bus->rebuilt)
+        return r;
+    for (struct shmps_publisher *p = bus->publishers; p && bus->session >= 0; p = p->next)
+        claim_publisher(bus, p);
+    for (struct shmps_subscriber *s = bus->subscribers; s && bus->session >= 0; s = s->next)
+        claim_subscriber(bus, s);
+    if (bus->session >= 0)
+        send_drained(bus, 0); /* those that were drained while it was down */
+    return bus->session >= 0 ? 0 : error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" went down again", bus->instance);
+}
+
+int session_request(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd) {
+    for (int attempt = 0;; attempt++) {
+        int r = bus->session >= 0 ? 0 : reconnect(bus);
+        if (r < 0)
+            return r;
+        if (bus->rebuilt)
+            return error_raise(SHMPS_E_CLOSED, "pubsubd of instance \"%s\" was started anew with an empty directory; "
+                               "close this connection and connect again", bus->instance);
+        ret->status = 0;
+        r = exchange(bus, request, ret, ret_fd);
+        if (!is_broken(r, ret))
+            return r;
+        session_drop(bus);
+        if (attempt > 0 || r != SHMPS_E_NO_DAEMON)
+            return r;
+        bus->retry_ns = 0; /* it has just gone: one new one is worth a look at once */
+    }
+}
+
+static bool is_hung_up(int fd) {
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    return poll(&p, 1, 0) > 0; /* nothing is ever sent unasked: readable means hung up */
+}
+
+void session_follow(struct shmps *bus) {
+    if (bus->observe)
+        return;
+    pthread_mutex_lock(&bus->lock);
+    /* SYNC directory.epoch: acquire pairs with the release of a starting daemon; it listens before. */
+    uint64_t epoch = atomic_load_acquire(&bus->directory.header->epoch);
+    if (bus->session < 0 || epoch != bus->epoch || is_hung_up(bus->session))
+        reconnect(bus);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+void session_drained(struct shmps *bus, uint64_t ring) {
+    pthread_mutex_lock(&bus->lock);
+    send_drained(bus, ring);
+    pthread_mutex_unlock(&bus->lock);
+}

@@ -1,0 +1,243 @@
+#include "client/client.h"
+
+#include <string.h>
+
+static struct ring_view *find_view(const struct shmps_subscriber *sub, uint64_t serial) {
+    for (uint32_t i = 0; i < sub->n_rings; i++)
+        if (sub->rings[i]->serial == serial)
+            return sub->rings[i];
+    return NULL;
+}
+
+/* A successor waits until its predecessor is drained, so that the order of a publisher that grew is kept. */
+static void unblock(struct shmps_subscriber *sub) {
+    for (uint32_t i = 0; i < sub->n_rings; i++) {
+        struct ring_view *view = sub->rings[i];
+        view->blocked = view->broken || (view->predecessor != 0 && find_view(sub, view->predecessor) != NULL);
+    }
+}
+
+void view_free(struct ring_view *view) {
+    segment_unmap(&view->group_map);
+    segment_unmap(&view->readers_map);
+    segment_unmap(&view->map);
+    free(view);
+}
+
+void view_detach(struct shmps_subscriber *sub, struct ring_view *view) {
+    for (uint32_t i = 0; i < sub->n_rings; i++)
+        if (sub->rings[i] == view) {
+            memmove(&sub->rings[i], &sub->rings[i + 1], (--sub->n_rings - i) * sizeof *sub->rings);
+            break;
+        }
+    unblock(sub);
+    if (sub->unsettled == view)
+        sub->unsettled = NULL;
+    if (view->n_held > 0) {
+        view->detached = true; /* mapped until the last sample is released; nobody overwrites a ring without a publisher */
+        return;
+    }
+    if (ring_reader_leave(&view->reader))
+        wake_space(view);
+    view_free(view);
+}
+
+/* ---- attaching a ring */
+
+/* Own entry and the group's words, writable: named segments of the same user. */
+static int attach_seat(struct shmps_subscriber *sub, struct ring_view *view, const struct seat *seat) {
+    int r = attach_readers(sub->bus, view->serial, seat->page, SEGMENT_WRITE, &view->readers_map);
+    if (r < 0)
+        return r;
+    view->group = view->readers_map.base;
+    if (seat->first != seat->page) {
+        r = attach_readers(sub->bus, view->serial, seat->first, SEGMENT_WRITE, &view->group_map);
+        if (r < 0)
+            return r;
+        view->group = view->group_map.base;
+    }
+    return 0;
+}
+
+static int map_view(struct shmps_subscriber *sub, struct topic_view *topic, struct ring_view *view) {
+    struct ring_mapping m;
+    struct reader_entry *entry = NULL;
+    int r = attach_ring(sub->bus, view->serial, &m);
+    if (r < 0)
+        return r;
+    view->map = m.map;
+    if (m.g.topic != topic->index)
+        return error_raise(SHMPS_E_CORRUPT, "ring %llu belongs to another topic than the directory says",
+                           (unsigned long long)view->serial);
+    if (sub->policy != POLICY_NONE) {
+        r = attach_seat(sub, view, &topic->seat);
+        if (r < 0)
+            return r;
+        struct readers_segment *readers = view->readers_map.base;
+        entry = &readers->entries[topic->seat.cell];
+    }
+    ring_reader_init(&view->reader, m.map.base, &m.g, entry, sub->policy, topic->seat.pins, topic->seat.bit,
+                     sub->bus->fence);
+    return 0;
+}
+
+static int add_view(struct shmps_subscriber *sub, struct ring_view *view) {
+    if (sub->n_rings == sub->rings_capacity) {
+        uint32_t capacity = sub->rings_capacity ? sub->rings_capacity * 2 : 4;
+        struct ring_view **grown = realloc(sub->rings, capacity * sizeof(struct ring_view *));
+        if (!grown)
+            return error_raise(SHMPS_E_NO_MEMORY, "no memory for %u rings", capacity);
+        sub->rings = grown;
+        sub->rings_capacity = capacity;
+    }
+    sub->rings[sub->n_rings++] = view;
+    return 0;
+}
+
+static int attach(struct shmps_subscriber *sub, struct topic_view *topic, const struct ring_info *info) {
+    bool born_after = info->serial > sub->serial;
+    if (!born_after && info->state == RING_RETIRED && sub->history_samples == 0)
+        return 0; /* nothing in it is for us */
+    struct ring_view *view = calloc(1, sizeof *view);
+    if (!view)
+        return error_raise(SHMPS_E_NO_MEMORY, "no memory for a ring");
+    view->topic = topic;
+    view->serial = info->serial;
+    view->publisher = info->publisher;
+    view->predecessor = info->predecessor;
+    int r = map_view(sub, topic, view);
+    if (r == 0)
+        r = add_view(sub, view);
+    if (r < 0) {
+        view_free(view);
+        return r == SHMPS_E_NO_TOPIC ? 0 : r; /* removed meanwhile: the generation has moved */
+    }
+    if (born_after) {
+        ring_reader_begin(&view->reader, view->reader.g.start);
+        view->joined = true;
+    }
+    return 0;
+}
+
+/* ---- following the directory */
+
+static void mark_retired(struct ring_view *view, uint64_t final_head) {
+    view->retired = true;
+    view->final_head = final_head;
+}
+
+/* One ring of a topic's list: attach or update. */
+static int follow_ring(struct shmps_subscriber *sub, struct topic_view *topic, const struct ring_info *info) {
+    struct ring_view *view = find_view(sub, info->serial);
+    if (!view) {
+        /* Drained once, it is not looked at again: a ring whose end we have reached stays listed until all have. */
+        if (info->state == RING_RETIRED && info->serial <= topic->drained)
+            return 0;
+        int r = attach(sub, topic, info);
+        if (r < 0)
+            return r;
+        view = find_view(sub, info->serial);
+    }
+    if (view) {
+        view->listed = true;
+        if (info->state == RING_RETIRED && !view->retired)
+            mark_retired(view, info->final_head);
+    }
+    return 0;
+}
+
+static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, uint32_t first) {
+    const struct directory *d = &sub->bus->directory;
+    struct ring_info info;
+    uint32_t index = first;
+    int first_error = 0;
+    for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
+        if (!directory_ring(d, index, &info) || info.topic != topic->index || info.state == RING_FREE)
+            break; /* the list has moved under us: so has the generation */
+        int r = follow_ring(sub, topic, &info);
+        if (r < 0 && first_error == 0)
+            first_error = r;
+        index = info.next;
+    }
+    return first_error;
+}
+
+static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) {
+    struct topic_info info;
+    if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL) || !info.live || info.serial != topic->serial)
+        return 0;
+    if (!topic->seated && sub->policy != POLICY_NONE) {
+        if (!find_seat(&sub->bus->directory, info.first_page, sub->record, &topic->seat))
+            return 0; /* not ours yet: the generation will move */
+        topic->seated = true;
+    }
+    int r = follow_rings(sub, topic, info.first_ring);
+    history_join(sub, topic);
+    return r;
+}
+
+static struct topic_view *find_topic(const struct shmps_subscriber *sub, uint64_t serial) {
+    for (struct topic_view *t = sub->topics; t; t = t->next)
+        if (t->serial == serial)
+            return t;
+    return NULL;
+}
+
+/* A filter: views for the topics that have appeared. Views of topics that have gone are kept, as samples name them. */
+static int follow_filter(struct shmps_subscriber *sub) {
+    const struct directory *d = &sub->bus->directory;
+    char name[TOPIC_NAME_BYTES];
+    struct topic_info info;
+    for (uint32_t i = 0; i < d->geometry.topics; i++) {
+        if (!directory_topic(d, i, &info, name) || !info.live || find_topic(sub, info.serial) ||
+            topic_name_check(name) < 0 || !topic_filter_matches(sub->filter, name))
+            continue;
+        struct topic_view *view = calloc(1, sizeof *view);
+        if (!view)
+            return error_raise(SHMPS_E_NO_MEMORY, "no memory for topic \"%s\"", name);
+        view->index = i;
+        view->serial = info.serial;
+        memcpy(view->name, name, sizeof name);
+        view->next = sub->topics;
+        sub->topics = view;
+    }
+    return 0;
+}
+
+static int follow(struct shmps_subscriber *sub) {
+    for (uint32_t i = 0; i < sub->n_rings; i++)
+        sub->rings[i]->listed = false;
+    int first_error = sub->exact ? 0 : follow_filter(sub);
+    for (struct topic_view *t = sub->topics; t; t = t->next) {
+        int r = follow_topic(sub, t);
+        if (r < 0 && first_error == 0)
+            first_error = r;
+    }
+    return first_error;
+}
+
+int subscriber_refresh(struct shmps_subscriber *sub) {
+    uint32_t g;
+    int r;
+    session_follow(sub->bus);
+    if (sub->gone)
+        return error_raise(SHMPS_E_CLOSED, "pubsubd no longer knows this subscriber of \"%s\"; open it anew", sub->filter);
+    do {
+        g = atomic_load_acquire(sub->generation); /* SYNC topic.generation: as in subscriber_stale(); lists between two equal loads are whole */
+        r = follow(sub);
+    } while (atomic_load_acquire(sub->generation) != g); /* SYNC topic.generation: as above */
+    for (uint32_t i = 0; i < sub->n_rings;) {
+        struct ring_view *view = sub->rings[i];
+        if (!view->listed && view->broken) {
+            view_detach(sub, view);
+            continue;
+        }
+        if (!view->listed && !view->retired) /* pubsubd has dropped it; what we have mapped can still be read */
+            mark_retired(view, ring_committed_end(view->reader.ring, &view->reader.g));
+        i++;
+    }
+    unblock(sub);
+    if (r != SHMPS_E_NO_MEMORY && r != SHMPS_E_NO_DESCRIPTORS) /* these are tried again */
+        sub->generation_seen = g;
+    return r;
+}
