@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Count single test cases in logs of `meson test`; the last line is `N passed, N failed, N skipped`.
+"""Count test cases in logs of `meson test`; last line: `N passed, N failed, N skipped`.
 
     tests/summary.py LOG.json...
 
-A case is a line of TAP that a program printed; a program that prints none is one case. What was planned and not
-reported, and an exit status that no case explains, are failures. So is a skip that tests/skips.txt does not list.
-Exit status 0 only if nothing failed and something passed.
+A case is a line of TAP that a program printed; a program that prints none is one case. What was
+planned and not reported, and an exit status that no case explains, are failures. So is a skip that
+tests/skips.txt does not list. Exit status 0 only if nothing failed and something passed.
 """
 
 import json
@@ -56,7 +56,10 @@ def judge(test):
         outcome = {"OK": "pass", "SKIP": "skip"}.get(result, "fail")
         return [(outcome, "", result if outcome == "fail" else "")]
     if planned and len(cases) < planned:
-        cases += [("fail", f"case {n}", f"never reported: {result}") for n in range(len(cases) + 1, planned + 1)]
+        cases += [
+            ("fail", f"case {n}", f"never reported: {result}")
+            for n in range(len(cases) + 1, planned + 1)
+        ]
     elif planned and len(cases) > planned:
         cases.append(("fail", "", f"{len(cases)} cases were reported, {planned} planned"))
     if result not in ("OK", "SKIP") and not any(c[0] == "fail" for c in cases):
@@ -70,7 +73,11 @@ def main():
     listed, count, problems = allowed_skips(), {"pass": 0, "fail": 0, "skip": 0}, []
     for log in sys.argv[1:]:
         path = Path(log)
-        tests = [json.loads(t) for t in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        tests = (
+            [json.loads(t) for t in path.read_text(encoding="utf-8").splitlines()]
+            if path.exists()
+            else []
+        )
         if not tests:
             count["fail"] += 1
             problems.append(f"failed: {log}: no test was run")
@@ -79,7 +86,10 @@ def main():
             for outcome, name, note in judge(test):
                 case = f"{program} {name}".strip()
                 if outcome == "skip" and case not in listed:
-                    outcome, note = "fail", f"skipped, and tests/skips.txt does not list it {note}".rstrip()
+                    outcome, note = (
+                        "fail",
+                        f"skipped, and tests/skips.txt does not list it {note}".rstrip(),
+                    )
                 count[outcome] += 1
                 if outcome == "skip":
                     problems.append(f"skipped: {case}: {listed[case]}")

@@ -3,7 +3,8 @@
 
     tests/symbols.py LIBSHMPS.SO HEADER...
 
-TAP. The other half - that the map is the headers - is a rule of tests/tidy.py; this looks at what was built.
+TAP. The other half - that the map is the headers - is a rule of tests/tidy.py; this looks at what
+was built.
 """
 
 import re
@@ -24,7 +25,9 @@ def declared(headers):
     names = set()
     for header in headers:
         text = re.sub(r"/\*.*?\*/", "", Path(header).read_text(encoding="utf-8"), flags=re.S)
-        names |= set(re.findall(r"^[a-z][\w *]*?\b(shmps_\w+)\s*\(", text, re.M)) - {"shmps_callback"}
+        names |= set(re.findall(r"^[a-z][\w *]*?\b(shmps_\w+)\s*\(", text, re.M)) - {
+            "shmps_callback"
+        }
     return names
 
 
@@ -43,7 +46,11 @@ def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     library, headers = sys.argv[1], sys.argv[2:]
-    names, symbols, dynamic = declared(headers), exported(library), output("readelf", "-d", library)
+    names, symbols, dynamic = (
+        declared(headers),
+        exported(library),
+        output("readelf", "-d", library),
+    )
     needed = {n for n in re.findall(r"NEEDED.*\[(.+)\]", dynamic) if not n.startswith(SANITIZERS)}
     cases = {
         "everything that is declared is exported": sorted(names - set(symbols)),
