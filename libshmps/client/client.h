@@ -51,7 +51,7 @@ struct shmps {
     bool observe;
     bool autostart;
     bool fence;                   /* this process's running side needs fences of its own */
-    bool rebuilt;                 /* pubsubd came back with another directory: nothing can be opened any more */
+    atomic_u32 rebuilt;           /* pubsubd came back with another directory: every handle is closed for good */
     int64_t timeout_ns;
 
     int session;                  /* control socket, -1: down */
@@ -104,6 +104,15 @@ int session_request(struct shmps *bus, void *request, struct wire_reply *ret, in
 /* Is there a newer daemon than the one we talk to, or is the session broken? Then reconnect and claim, quietly, and at most
  * every 50 ms. Takes the lock itself. Cheap when nothing is wrong. */
 void session_follow(struct shmps *bus);
+/* The daemon has ended (not died), so nobody will bump a generation: ask now and then whether there is a new one. */
+static inline bool session_ended(const struct shmps *bus) {
+    /* relaxed: a hint; session_follow() finds out */
+    return atomic_load_relaxed(&bus->directory.header->daemon_state) == DAEMON_ENDED;
+}
+static inline bool session_rebuilt(const struct shmps *bus) {
+    return atomic_load_relaxed(&bus->rebuilt) != 0; /* relaxed: a process's own flag, only ever set */
+}
+int error_rebuilt(const struct shmps *bus);
 /* Hint that a retired ring is drained. Takes the lock itself. */
 void session_drained(struct shmps *bus, uint64_t ring);
 

@@ -13,7 +13,7 @@ static bool any_ready(const struct shmps_subscriber *sub) {
         if (!view->blocked && view->joined && (ring_reader_ready(&view->reader) || view->retired))
             return true;
     }
-    return subscriber_stale(sub);
+    return subscriber_stale(sub) || unlikely(session_rebuilt(sub->bus));
 }
 
 /* ---- spinning */
@@ -110,6 +110,8 @@ static void sleep_once(struct shmps_subscriber *sub, uint64_t deadline_ns) {
         return;
     sub->sleeps++;
     wait_on_words(sub->words, n, left);
+    if (unlikely(session_ended(sub->bus)))
+        session_follow(sub->bus);
     uint64_t slept = now_ns() - start;
     if (slept < SPIN_NS_MAX)
         sub->spin_ns = min_u64(2 * sub->spin_ns, SPIN_NS_MAX);

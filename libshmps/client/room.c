@@ -50,7 +50,9 @@ static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uin
 int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
     uint64_t deadline = 0; /* not yet looked at the clock */
     for (;;) {
-        if (ring_roster_stale(&pub->ring)) {
+        if (unlikely(session_ended(pub->bus)))
+            session_follow(pub->bus);
+        if (ring_roster_stale(&pub->ring) || unlikely(session_rebuilt(pub->bus))) {
             int r = roster_refresh(pub);
             if (r < 0)
                 return r;

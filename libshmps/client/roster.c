@@ -88,6 +88,8 @@ int roster_refresh(struct shmps_publisher *pub) {
     int r;
     uint32_t g;
     session_follow(pub->bus);
+    if (session_rebuilt(pub->bus))
+        return error_rebuilt(pub->bus);
     if (pub->lost)
         return error_raise(SHMPS_E_CLOSED, "pubsubd no longer knows this publisher of \"%s\"; open it anew", pub->name);
     do {

@@ -43,6 +43,11 @@ static bool is_broken(int r, const struct wire_reply *reply) {
     return r < 0 && r != SHMPS_E_NO_DESCRIPTORS && reply->status == 0;
 }
 
+int error_rebuilt(const struct shmps *bus) {
+    return error_raise(SHMPS_E_CLOSED, "pubsubd of instance \"%s\" has ended and was started anew with an empty directory; "
+                       "close this connection and connect again", bus->instance);
+}
+
 void session_drop(struct shmps *bus) {
     scope_close(&bus->session);
     bus->session = -1;
@@ -81,7 +86,8 @@ static int hello(struct shmps *bus) {
         if (r < 0)
             return error_context(r, "cannot use the directory of instance \"%s\"", bus->instance);
     }
-    bus->rebuilt = reply.u.hello.directory != bus->directory.header->identity.serial;
+    if (reply.u.hello.directory != bus->directory.header->identity.serial)
+        atomic_store_relaxed(&bus->rebuilt, 1); /* relaxed: as in session_rebuilt() */
     bus->epoch = reply.u.hello.epoch;
     return 0;
 }
@@ -143,7 +149,7 @@ static int reconnect(struct shmps *bus) {
     /* a pause of its own for each connection, so that a thousand do not come at once */
     bus->retry_ns = now + RECONNECT_PAUSE_NS + bus->secret % RECONNECT_PAUSE_NS;
     int r = session_open(bus);
-    if (r < 0 || bus->rebuilt)
+    if (r < 0 || session_rebuilt(bus))
         return r;
     for (struct shmps_publisher *p = bus->publishers; p && bus->session >= 0; p = p->next)
         claim_publisher(bus, p);
@@ -159,9 +165,8 @@ int session_request(struct shmps *bus, void *request, struct wire_reply *ret, in
         int r = bus->session >= 0 ? 0 : reconnect(bus);
         if (r < 0)
             return r;
-        if (bus->rebuilt)
-            return error_raise(SHMPS_E_CLOSED, "pubsubd of instance \"%s\" was started anew with an empty directory; "
-                               "close this connection and connect again", bus->instance);
+        if (session_rebuilt(bus))
+            return error_rebuilt(bus);
         ret->status = 0;
         r = exchange(bus, request, ret, ret_fd);
         if (!is_broken(r, ret))

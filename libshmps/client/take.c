@@ -214,7 +214,7 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
         *ret = sub->pending_sample;
         return r;
     }
-    if (unlikely(subscriber_stale(sub))) {
+    if (unlikely(subscriber_stale(sub) || session_rebuilt(sub->bus))) {
         int r = subscriber_refresh(sub);
         if (r < 0)
             return r;

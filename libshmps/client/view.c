@@ -220,6 +220,8 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
     uint32_t g;
     int r;
     session_follow(sub->bus);
+    if (session_rebuilt(sub->bus))
+        return error_rebuilt(sub->bus);
     if (sub->gone)
         return error_raise(SHMPS_E_CLOSED, "pubsubd no longer knows this subscriber of \"%s\"; open it anew", sub->filter);
     do {
