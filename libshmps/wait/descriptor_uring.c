@@ -19,6 +19,7 @@
 
 #include <liburing.h>
 #include <poll.h>
+#include <sys/syscall.h>
 
 #define SQ_ENTRIES 64
 #define CQ_ENTRIES 256      /* more than that are kept by the kernel until there is room */
@@ -290,16 +291,21 @@ static int cancel_unwanted(struct uring_descriptor *u) {
     return 0;
 }
 
+/* Bind the ring to this thread. liburing 2.3 declares a function for it and does not export it. */
+static int enable_ring(struct uring_descriptor *u) {
+    long r = syscall(SYS_io_uring_register, u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (r < 0)
+        return -errno;
+    u->ring_enabled = true;
+    return 0;
+}
+
 /* 0, or a negative errno of the kernel. */
 static int change_set(struct uring_descriptor *u, const struct wait_word *words, uint32_t n,
                       int hangup_fd, int64_t timeout_ns) {
-    if (!u->ring_enabled) {
-        int r = io_uring_enable_rings(&u->ring);
-        if (r < 0)
-            return r;
-        u->ring_enabled = true;
-    }
-    int r = reap(u);
+    int r = u->ring_enabled ? 0 : enable_ring(u);
+    if (r == 0)
+        r = reap(u);
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < u->n; i++)
