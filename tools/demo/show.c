@@ -1,0 +1,310 @@
+#include "show.h"
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define LINE_PERIOD_NS SECOND_NS
+
+#define BOLD "\033[1m"
+#define GREEN "\033[32m"
+#define RED "\033[31m"
+#define PLAIN "\033[0m"
+
+static const char *paint(const struct show *show, const char *colour) {
+    return show->colour ? colour : "";
+}
+
+static double seconds(const struct stage *stage) {
+    return (double)(now_ns() - stage->start_ns) / (double)SECOND_NS;
+}
+
+static double mebibytes(uint64_t bytes) {
+    return (double)bytes / (1 << 20);
+}
+
+void show_open(struct show *show, bool json) {
+    const char *terminal = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    bool rich = isatty(STDOUT_FILENO) && terminal != NULL && strcmp(terminal, "dumb") != 0;
+    *show = (struct show){.mode = json ? SHOW_JSON : rich ? SHOW_TABLE : SHOW_LINES};
+    show->colour = show->mode == SHOW_TABLE && (no_color == NULL || no_color[0] == '\0');
+    show->since_ns = now_ns();
+}
+
+/* ---- JSON */
+
+static void print_json(json_t *object) {
+    if (object == NULL) {
+        fputs("shmps-demo: out of memory for JSON\n", stderr);
+        exit(1);
+    }
+    json_dumpf(object, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    putchar('\n');
+    fflush(stdout);
+    json_decref(object);
+}
+
+static json_t *json_number(uint64_t value) {
+    return json_integer((json_int_t)value);
+}
+
+/* {"sent": N, "spin": N, ...}: messages so far. */
+static json_t *json_messages(const struct stage *stage) {
+    json_t *object = json_object();
+    json_object_set_new(object, "sent", json_number(stage_sent(stage).messages));
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
+        uint64_t messages = stage_totals(stage, (enum role)role).messages;
+        json_object_set_new(object, role_names[role], json_number(messages));
+    }
+    return object;
+}
+
+/* ---- events */
+
+static void wipe_table(struct show *show) {
+    if (show->drawn != 0)
+        printf("\033[%uA\033[J", show->drawn);
+    show->drawn = 0;
+}
+
+void show_event(struct show *show, const struct stage *stage, const char *name,
+                const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if (show->mode == SHOW_JSON) {
+        print_json(json_pack("{s:s, s:f, s:s, s:b, s:o}", "event", name, "time_s", seconds(stage),
+                             "text", text, "pubsubd", stage->daemon_ready, "messages",
+                             json_messages(stage)));
+        return;
+    }
+    wipe_table(show);
+    printf("%s%5.1f s  %s%s\n", paint(show, BOLD), seconds(stage), text, paint(show, PLAIN));
+    fflush(stdout);
+}
+
+/* ---- progress */
+
+static void print_line(struct show *show, const struct stage *stage, double elapsed_s) {
+    struct totals sent = stage_sent(stage);
+    double rate = (double)(sent.messages - show->before.messages) / elapsed_s;
+    double flow = mebibytes(sent.bytes - show->before.bytes) / elapsed_s;
+    printf("%5.1f s  pubsubd %-7s  sent %7" PRIu64 " (%5.0f/s, %4.0f MiB/s)  received:",
+           seconds(stage), stage->daemon_ready ? "runs" : "is dead", sent.messages, rate, flow);
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
+        if (stage->members[role].ready)
+            printf("  %s %" PRIu64, role_names[role],
+                   stage_totals(stage, (enum role)role).messages);
+    putchar('\n');
+}
+
+static const struct report *topic_of(const struct stage *stage, enum role role,
+                                     const char *topic) {
+    const struct member *member = &stage->members[role];
+    for (size_t i = 0; i < member->n_topics; i++)
+        if (strcmp(member->topics[i].text, topic) == 0)
+            return &member->topics[i];
+    return NULL;
+}
+
+/* Eleven columns: p50 and p99 in us. */
+static void print_latency(const struct report *report) {
+    char text[32] = "-";
+    if (report != NULL)
+        snprintf(text, sizeof(text), "%.0f/%.0f", (double)report->p50_ns / 1000,
+                 (double)report->p99_ns / 1000);
+    printf(" %11s", text);
+}
+
+/* Every topic of a publisher; how many lines. *before: what it had sent of each last time. */
+static unsigned print_topics(const struct stage *stage, enum role publisher, uint64_t *before,
+                             double elapsed_s, unsigned lines_max) {
+    const struct member *member = &stage->members[publisher];
+    unsigned lines = 0;
+    for (size_t i = 0; i < member->n_topics; i++) {
+        const struct report *sent = &member->topics[i];
+        double rate = (double)(sent->messages - before[i]) / elapsed_s;
+        before[i] = sent->messages;
+        if (lines == lines_max)
+            continue;
+        printf("%-17.17s %7" PRIu64 " %5.0f", sent->text, sent->messages, rate);
+        for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
+            print_latency(topic_of(stage, (enum role)role, sent->text));
+        printf("\033[K\n");
+        lines++;
+    }
+    return lines;
+}
+
+static void print_table(struct show *show, const struct stage *stage, double elapsed_s) {
+    struct winsize screen = {0};
+    struct totals sent = stage_sent(stage);
+    unsigned rows = DEMO_TOPICS_MAX;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &screen) == 0 && screen.ws_row > 8)
+        rows = screen.ws_row - 6U;
+    wipe_table(show);
+    printf("%5.1f s  pubsubd %s%s%s, %.0f messages/s, %.0f MiB/s\033[K\n", seconds(stage),
+           paint(show, stage->daemon_ready ? GREEN : RED),
+           stage->daemon_ready ? "runs" : "is dead", paint(show, PLAIN),
+           (double)(sent.messages - show->before.messages) / elapsed_s,
+           mebibytes(sent.bytes - show->before.bytes) / elapsed_s);
+    printf("%s%-17s %7s %5s %11s %11s %11s %11s%s\n", paint(show, BOLD), "p50/p99 in us", "sent",
+           "/s", "spin", "futex", "descriptor", "newcomer", paint(show, PLAIN));
+    unsigned lines = print_topics(stage, ROLE_FRAMES, show->topic_before, elapsed_s, rows);
+    lines += print_topics(stage, ROLE_HOST, show->topic_before + 1, elapsed_s, rows - lines);
+    printf("%-17s %7" PRIu64 "      ", "messages", sent.messages);
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
+        printf(" %11" PRIu64, stage_totals(stage, (enum role)role).messages);
+    printf("\n");
+    show->drawn = lines + 3;
+}
+
+static void print_progress_object(const struct stage *stage) {
+    json_t *topics = json_object();
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        json_t *of_role = json_object();
+        for (size_t i = 0; i < stage->members[role].n_topics; i++) {
+            const struct report *report = &stage->members[role].topics[i];
+            json_t *numbers = json_object();
+            json_object_set_new(numbers, "messages", json_number(report->messages));
+            if (role >= ROLE_FIRST_SUBSCRIBER) {
+                json_object_set_new(numbers, "p50_ns", json_number(report->p50_ns));
+                json_object_set_new(numbers, "p99_ns", json_number(report->p99_ns));
+            }
+            json_object_set_new(of_role, report->text, numbers);
+        }
+        json_object_set_new(topics, role_names[role], of_role);
+    }
+    print_json(json_pack("{s:s, s:f, s:b, s:o, s:o}", "event", "progress", "time_s",
+                         seconds(stage), "pubsubd", stage->daemon_ready, "messages",
+                         json_messages(stage), "topics", topics));
+}
+
+void show_progress(struct show *show, const struct stage *stage) {
+    uint64_t time_ns = now_ns();
+    double elapsed_s = (double)(time_ns - show->since_ns) / (double)SECOND_NS;
+    if (show->mode != SHOW_TABLE && time_ns < show->next_line_ns)
+        return;
+    if (stage_sent(stage).messages == 0) { /* nothing to show yet */
+        show->since_ns = time_ns;
+        return;
+    }
+    show->next_line_ns = time_ns + LINE_PERIOD_NS - STAGE_TICK_NS / 2;
+    if (show->mode == SHOW_TABLE)
+        print_table(show, stage, elapsed_s);
+    else if (show->mode == SHOW_LINES)
+        print_line(show, stage, elapsed_s);
+    else
+        print_progress_object(stage);
+    fflush(stdout);
+    show->before = stage_sent(stage);
+    show->since_ns = time_ns;
+}
+
+/* ---- the outcome */
+
+static const struct comparison *row_of(const struct outcome *outcome, enum role role,
+                                       const char *topic) {
+    for (size_t i = 0; i < outcome->records.n_rows; i++) {
+        const struct comparison *row = &outcome->records.rows[i];
+        if (strcmp(row->subscriber, role_names[role]) == 0 && strcmp(row->topic, topic) == 0)
+            return row;
+    }
+    return NULL;
+}
+
+static void print_outcome_topic(const struct stage *stage, const struct outcome *outcome,
+                                const struct report *sent) {
+    printf("%-18s %8" PRIu64, sent->text, sent->messages);
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
+        const struct report *got = topic_of(stage, (enum role)role, sent->text);
+        const struct comparison *row = row_of(outcome, (enum role)role, sent->text);
+        printf("%*s %-10s", role == ROLE_FIRST_SUBSCRIBER ? 0 : 27, "", role_names[role]);
+        if (got != NULL && row != NULL)
+            printf(" %8" PRIu64 " %5" PRIu64 " %9.1f %9.1f %9.1f", row->received,
+                   row->missing + row->wrong + row->extra, (double)got->p50_ns / 1000,
+                   (double)got->p99_ns / 1000, (double)got->max_ns / 1000);
+        putchar('\n');
+    }
+}
+
+static void print_members(const struct stage *stage, const struct outcome *outcome) {
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        const struct member *member = &stage->members[role];
+        const struct report *result = &member->result;
+        if (role < ROLE_FIRST_SUBSCRIBER)
+            printf("%-10s waited for room %" PRIu64 " times, woke sleepers %" PRIu64 " times\n",
+                   role_names[role], result->stalls, result->wakes);
+        else
+            printf("%-10s slept %" PRIu64 " times, copied %" PRIu64
+                   " large samples, received %" PRIu64 " while no pubsubd ran\n",
+                   role_names[role], result->sleeps, result->copied,
+                   outcome->received_without_daemon[role]);
+    }
+}
+
+static void print_outcome(struct show *show, const struct stage *stage,
+                          const struct outcome *outcome) {
+    struct totals sent = stage_sent(stage);
+    wipe_table(show);
+    printf("\n%s%-18s %8s %-10s %8s %5s %9s %9s %9s%s\n", paint(show, BOLD), "topic", "sent",
+           "subscriber", "received", "lost", "p50 us", "p99 us", "max us", paint(show, PLAIN));
+    for (int role = ROLE_FRAMES; role >= ROLE_HOST; role--)
+        for (size_t i = 0; i < stage->members[role].n_topics; i++)
+            print_outcome_topic(stage, outcome, &stage->members[role].topics[i]);
+    putchar('\n');
+    print_members(stage, outcome);
+    printf("\nrecords: %s/{sent,received}.*.txt; again: shmps-demo compare %s\n", stage->out,
+           stage->out);
+    if (outcome->good)
+        printf("%snothing was lost: %" PRIu64 " messages, %.0f MiB sent; all checksums agree%s\n",
+               paint(show, GREEN), sent.messages, mebibytes(sent.bytes), paint(show, PLAIN));
+    else
+        printf("%sFAILED: %s%s\n", paint(show, RED), outcome->reason, paint(show, PLAIN));
+}
+
+static void print_outcome_objects(const struct stage *stage, const struct outcome *outcome) {
+    for (size_t i = 0; i < outcome->records.n_rows; i++) {
+        const struct comparison *row = &outcome->records.rows[i];
+        json_t *object =
+            json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "topic", "topic",
+                      row->topic, "subscriber", row->subscriber, "sent", (json_int_t)row->sent,
+                      "received", (json_int_t)row->received, "lost", (json_int_t)row->missing,
+                      "wrong", (json_int_t)row->wrong, "extra", (json_int_t)row->extra);
+        for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
+            const struct report *got = topic_of(stage, (enum role)role, row->topic);
+            if (got == NULL || strcmp(role_names[role], row->subscriber) != 0)
+                continue;
+            json_object_set_new(object, "p50_ns", json_number(got->p50_ns));
+            json_object_set_new(object, "p99_ns", json_number(got->p99_ns));
+            json_object_set_new(object, "max_ns", json_number(got->max_ns));
+        }
+        print_json(object);
+    }
+    json_t *without_daemon = json_object(), *files = json_object();
+    json_object_set_new(without_daemon, "sent", json_number(outcome->sent_without_daemon));
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        json_object_set_new(files, role_names[role], json_string(stage->members[role].record));
+        if (role >= ROLE_FIRST_SUBSCRIBER)
+            json_object_set_new(without_daemon, role_names[role],
+                                json_number(outcome->received_without_daemon[role]));
+    }
+    print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:o, s:s, s:o}", "event", "result", "ok",
+                         outcome->good, "reason", outcome->reason, "sent",
+                         (json_int_t)stage_sent(stage).messages, "bytes",
+                         (json_int_t)stage_sent(stage).bytes, "without_daemon", without_daemon,
+                         "directory", stage->out, "files", files));
+}
+
+void show_outcome(struct show *show, const struct stage *stage, const struct outcome *outcome) {
+    if (show->mode == SHOW_JSON)
+        print_outcome_objects(stage, outcome);
+    else
+        print_outcome(show, stage, outcome);
+    fflush(stdout);
+}
