@@ -51,6 +51,15 @@ static bool hung_up(int fd) {
     return fd >= 0 && poll(&p, 1, 0) > 0;
 }
 
+static bool differs(const struct wait_set *set) {
+    for (uint32_t i = 1; i < set->n; i++) {
+        /* relaxed: only compared, as the kernel would; the user's look that follows acquires */
+        if (atomic_load_relaxed(set->words[i].word) != set->words[i].expected)
+            return true;
+    }
+    return false;
+}
+
 /* Sleep until something of the set happens (true) or there is a new order (false). */
 static bool sleep_on_set(struct thread_descriptor *t, uint32_t order) {
     struct wait_set *set = &t->now;
@@ -67,10 +76,12 @@ static bool sleep_on_set(struct thread_descriptor *t, uint32_t order) {
             return true;
         enum wait_result r = wait_on_words(set->words, set->armed ? set->n : 1, bound_ns);
         /* SYNC orders: acquire, pairs with give_order() */
-        if (atomic_load_acquire(&t->orders) != order)
-            return false;
-        if (r == WAIT_WOKEN && set->armed)
+        bool ordered = atomic_load_acquire(&t->orders) != order;
+        /* A change just before the new order is news, too. */
+        if (set->armed && (ordered ? differs(set) : r == WAIT_WOKEN))
             return true;
+        if (ordered)
+            return false;
     }
 }
 

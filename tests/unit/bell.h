@@ -5,6 +5,8 @@
 
 #include "wait/futex.h"
 
+#include <sched.h>
+
 struct channel {
     _Alignas(64) atomic_u64 sequence; /* writer: the sender */
     _Alignas(64) atomic_u64 bell;     /* writer: the sender. Its low half is the futex word */
@@ -50,6 +52,16 @@ static inline bool channel_arm(struct channel *c, uint64_t sequence, struct wait
         return false;
     *ret = (struct wait_word){ bell_word(c), (uint32_t)bell };
     return true;
+}
+
+/* Let the receiver arm, and then get a different way towards its sleep each time: a send
+ * that follows races with it. */
+static inline void channel_await_sleeper(const struct channel *c, uint64_t yields) {
+    /* relaxed: a moment to aim at, nothing follows from it */
+    while (atomic_load_relaxed(&c->armed) != atomic_load_relaxed(&c->bell))
+        sched_yield();
+    for (uint64_t i = 0; i < yields; i++)
+        sched_yield();
 }
 
 #endif
