@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/scope.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -44,6 +45,11 @@ void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instanc
 
 void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance) {
     make_ref(ret, uid, instance, "lock");
+}
+
+void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *instance,
+                           uint64_t number) {
+    make_ref(ret, uid, instance, "dir.bad-%" PRIu64, number);
 }
 
 bool instance_name_valid(const char *name) {
@@ -162,9 +168,17 @@ static int check_file(int fd, const char *name, uid_t owner) {
     return 0;
 }
 
+static bool is_write(enum segment_access access) {
+    return access == SEGMENT_WRITE || access == SEGMENT_WRITE_LAZY;
+}
+
+static bool is_lazy(enum segment_access access) {
+    return access == SEGMENT_READ_LAZY || access == SEGMENT_WRITE_LAZY;
+}
+
 int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd) {
     /* O_NONBLOCK: somebody may have put a FIFO in the segment's place, at which open(2) would wait. */
-    int flags = (access == SEGMENT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
+    int flags = (is_write(access) ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
     _cleanup_close_ int fd = shm_open(ref->name, flags, 0);
     int r;
 
@@ -201,8 +215,9 @@ int segment_map(int fd, enum segment_access access, size_t min_bytes, struct seg
                            (long long)file.st_size);
     }
     size_t bytes = (size_t)file.st_size;
-    int protection = access == SEGMENT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *base = mmap(NULL, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+    int protection = is_write(access) ? PROT_READ | PROT_WRITE : PROT_READ;
+    int flags = MAP_SHARED | (is_lazy(access) ? 0 : MAP_POPULATE);
+    void *base = mmap(NULL, bytes, protection, flags, fd, 0);
     if (base == MAP_FAILED) {
         return error_system(errno, "cannot map a segment of %zu bytes", bytes);
     }
@@ -224,4 +239,72 @@ void segment_unmap(struct segment_map *map) {
 
 void segment_remove(const struct segment_ref *ref) {
     shm_unlink(ref->name);
+}
+
+int segment_rename(const struct segment_ref *from, const struct segment_ref *to) {
+    char from_path[sizeof(SHARED_MEMORY_DIRECTORY) + SEGMENT_NAME_BYTES];
+    char to_path[sizeof(from_path)];
+
+    snprintf(from_path, sizeof(from_path), "%s%s", SHARED_MEMORY_DIRECTORY, from->name);
+    snprintf(to_path, sizeof(to_path), "%s%s", SHARED_MEMORY_DIRECTORY, to->name);
+    if (renameat2(AT_FDCWD, from_path, AT_FDCWD, to_path, RENAME_NOREPLACE) == 0) {
+        return 0;
+    }
+    if (errno == EEXIST) {
+        return error_raise(SHMPS_E_BUSY, "segment %s cannot be renamed: %s exists already; if "
+                           "nothing uses it, remove it", from->name, to_path);
+    }
+    if (errno == ENOENT) {
+        return error_raise(SHMPS_E_NO_TOPIC, "there is no segment %s to be renamed", from->name);
+    }
+    return error_system(errno, "cannot rename segment %s to %s", from->name, to->name);
+}
+
+/* Only names that could have been made here count: made again from what was read, it is the same. */
+static bool parse_name(const char *file, uid_t uid, const char *instance,
+                       struct segment_found *ret) {
+    struct segment_found found = { 0 };
+    char prefix[SEGMENT_NAME_BYTES];
+
+    snprintf(prefix, sizeof(prefix), "shmps.%u.%s.", (unsigned)uid, instance);
+    if (strncmp(file, prefix, strlen(prefix)) != 0) {
+        return false;
+    }
+    const char *tail = file + strlen(prefix);
+    if (sscanf(tail, "r%" SCNu64, &found.ring) == 1) {
+        found.content = SEGMENT_OF_RING;
+        segment_ref_ring(&found.ref, uid, instance, found.ring);
+    } else if (sscanf(tail, "e%" SCNu64 ".%" SCNu32, &found.ring, &found.page) == 2) {
+        found.content = SEGMENT_OF_READERS;
+        segment_ref_readers(&found.ref, uid, instance, found.ring, found.page);
+    } else {
+        uint64_t number;
+        if (sscanf(tail, "dir.bad-%" SCNu64, &number) != 1) {
+            return false;
+        }
+        found.content = SEGMENT_SET_ASIDE;
+        segment_ref_set_aside(&found.ref, uid, instance, number);
+    }
+    *ret = found;
+    return strcmp(found.ref.name + 1, file) == 0;
+}
+
+int segment_list(uid_t uid, const char *instance,
+                 void (*visit)(void *data, const struct segment_found *found), void *data) {
+    DIR *directory = opendir(SHARED_MEMORY_DIRECTORY);
+    const struct dirent *entry;
+    struct segment_found found;
+    struct stat file;
+
+    if (directory == NULL) {
+        return error_system(errno, "cannot look into %s", SHARED_MEMORY_DIRECTORY);
+    }
+    while ((entry = readdir(directory)) != NULL) {
+        if (parse_name(entry->d_name, uid, instance, &found) &&
+            fstatat(dirfd(directory), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 && file.st_uid == uid) {
+            visit(data, &found);
+        }
+    }
+    closedir(directory);
+    return 0;
 }

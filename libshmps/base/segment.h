@@ -5,6 +5,7 @@
  *     /shmps.UID.INSTANCE.r<ring>         a ring
  *     /shmps.UID.INSTANCE.e<ring>.<page>  a readers segment: of this ring, for this roster page
  *     /shmps.UID.INSTANCE.lock            empty; the running daemon holds its lock
+ *     /shmps.UID.INSTANCE.dir.bad-<n>     a directory that did not verify, set aside for whoever wants to know why
  * (ring: the ring's serial, page: the roster page's index, both decimal). Sealed memory (topics that cross users) will be
  * a second kind behind the same calls: whoever holds a segment_ref need not know which.
  *
@@ -32,6 +33,8 @@ void segment_ref_directory(struct segment_ref *ret, uid_t uid, const char *insta
 void segment_ref_ring(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring);
 void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring, uint32_t page);
 void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance);
+void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *instance,
+                           uint64_t number);
 
 /* True if it is a well-formed instance name. */
 bool instance_name_valid(const char *name);
@@ -43,7 +46,13 @@ struct segment_map {
 };
 #define SEGMENT_MAP_NONE ((struct segment_map){ NULL, 0 })
 
-enum segment_access { SEGMENT_READ = 0, SEGMENT_WRITE = 1 };
+/* LAZY: not populated: for who maps much and touches little of it, as pubsubd does. */
+enum segment_access {
+    SEGMENT_READ = 0,
+    SEGMENT_WRITE = 1,
+    SEGMENT_READ_LAZY = 2,
+    SEGMENT_WRITE_LAZY = 3,
+};
 
 /* Create a segment of `bytes` bytes that must not exist yet (BUSY). It is empty (size set, nothing allocated, all zero)
  * until segment_allocate(). NO_SPACE, NO_DESCRIPTORS, PERMISSION, SYSTEM. */
@@ -62,12 +71,30 @@ int segment_space(uint64_t *ret_free, uint64_t *ret_total);
  * than `owner`, or others may write it), NO_DESCRIPTORS, SYSTEM. */
 int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd);
 
-/* Map a whole segment, populated, and left out of forked children (MADV_DONTFORK). `fd` stays open and the caller's.
+/* Map a whole segment, populated unless LAZY, and left out of forked children (MADV_DONTFORK). `fd` stays open and the caller's.
  * CORRUPT if it is smaller than min_bytes; NO_MEMORY, SYSTEM. */
 int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret);
 void segment_unmap(struct segment_map *map);
 
 /* Remove the name. Whoever has it mapped keeps it. Absent is not an error. */
 void segment_remove(const struct segment_ref *ref);
+
+/* Give a segment another name, which must be free (BUSY). Whoever has it mapped keeps it.
+ * NO_TOPIC, PERMISSION, SYSTEM. */
+int segment_rename(const struct segment_ref *from, const struct segment_ref *to);
+
+/* A segment of an instance, as its name tells. */
+enum segment_content { SEGMENT_OF_RING = 1, SEGMENT_OF_READERS = 2, SEGMENT_SET_ASIDE = 3 };
+struct segment_found {
+    struct segment_ref ref;
+    enum segment_content content;
+    uint64_t ring; /* serial; SET_ASIDE: 0 */
+    uint32_t page; /* READERS only */
+};
+/* Visit the rings, readers segments and directories set aside of an instance that there are by
+ * name and that belong to `uid`. `visit` may remove what it is shown.
+ * SYSTEM, NO_DESCRIPTORS, NO_MEMORY. */
+int segment_list(uid_t uid, const char *instance,
+                 void (*visit)(void *data, const struct segment_found *found), void *data);
 
 #endif
