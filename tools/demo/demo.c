@@ -163,17 +163,15 @@ static int run(const struct options *options) {
     bool closed = stage_close(stage);
     if (played)
         judge(stage, &outcome);
-    if (!closed && stage->problem[0] != '\0') {
+    if (!closed) {
         outcome.good = false;
-        snprintf(outcome.reason, sizeof(outcome.reason), "%s", stage->problem);
+        snprintf(outcome.reason, sizeof(outcome.reason), "%s",
+                 stage->problem[0] != '\0' ? stage->problem
+                                           : "interrupted; everything was ended");
     }
-    if (played)
+    if (played || options->json)
         show_outcome(&show, stage, &outcome);
-    else if (!stage->interrupted)
-        show_event(&show, stage, "failed", "%s", stage->problem);
-    else
-        show_event(&show, stage, "interrupted", "interrupted; everything was ended");
-    if (!outcome.good && !stage->interrupted)
+    if (!outcome.good)
         fprintf(stderr, "shmps-demo: %s\n", outcome.reason);
     int status = outcome.good ? 0 : stage->interrupted ? 128 + stage->interrupted : 1;
     compare_free(&outcome.records);

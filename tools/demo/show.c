@@ -294,9 +294,9 @@ static void print_outcome_objects(const struct stage *stage, const struct outcom
             json_object_set_new(without_daemon, role_names[role],
                                 json_number(outcome->received_without_daemon[role]));
     }
-    print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:o, s:s, s:o}", "event", "result", "ok",
-                         outcome->good, "reason", outcome->reason, "sent",
-                         (json_int_t)stage_sent(stage).messages, "bytes",
+    print_json(json_pack("{s:s, s:b, s:s, s:s, s:I, s:I, s:o, s:s, s:o}", "event", "result", "ok",
+                         outcome->good, "reason", outcome->reason, "instance", stage->instance,
+                         "sent", (json_int_t)stage_sent(stage).messages, "bytes",
                          (json_int_t)stage_sent(stage).bytes, "without_daemon", without_daemon,
                          "directory", stage->out, "files", files));
 }
