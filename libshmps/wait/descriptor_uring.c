@@ -293,7 +293,8 @@ static int cancel_unwanted(struct uring_descriptor *u) {
 
 /* Bind the ring to this thread. liburing 2.3 declares a function for it and does not export it. */
 static int enable_ring(struct uring_descriptor *u) {
-    long r = syscall(SYS_io_uring_register, u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    const unsigned command = IORING_REGISTER_ENABLE_RINGS;
+    long r = syscall(SYS_io_uring_register, u->ring.ring_fd, command, NULL, 0);
     if (r < 0)
         return -errno;
     u->ring_enabled = true;
