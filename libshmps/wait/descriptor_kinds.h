@@ -1,6 +1,7 @@
-/* wait/descriptor_kinds.h - what descriptor.c and the two kinds of descriptors know of each
- * other.  A kind is a set of functions and a struct that begins with struct wait_descriptor.
- * The eventfd is made and closed by descriptor.c. */
+/* wait/descriptor_kinds.h - what descriptor.c and the two kinds of descriptors know of each other.
+ *
+ * A kind is a set of functions and a struct that begins with struct wait_descriptor. The eventfd
+ * is made and closed by descriptor.c. */
 #ifndef SHMPS_WAIT_DESCRIPTOR_KINDS_H
 #define SHMPS_WAIT_DESCRIPTOR_KINDS_H
 

@@ -1,12 +1,15 @@
-/* wait/descriptor_thread.c - the descriptor where io_uring is not to be had: a thread that
- * sleeps and writes the eventfd.  The thread sleeps in wait_on_words() on the armed words and
- * on one of its own, `orders`. The user's thread gives it a new set by changing `orders`, and
- * waits until it has been taken over: after arm() the old words are touched no more, so that
- * their memory may go. What happens first makes the thread write the eventfd once; then it
- * sleeps on `orders` alone.  The hang-up descriptor: a thread cannot sleep on futexes and poll
- * at once. Its sleep is bounded by SLEEP_BOUND_NS and it polls in between, if there is such a
- * descriptor. A second thread in poll() would save ten wake-ups a second of a fallback, for one
- * more thread in each process. A hang-up is the daemon's end, which no sample waits for. */
+/* wait/descriptor_thread.c - the descriptor where io_uring is not to be had: a thread that sleeps
+ * and writes the eventfd.
+ *
+ * The thread sleeps in wait_on_words() on the armed words and on one of its own, `orders`. The
+ * user's thread gives it a new set by changing `orders`, and waits until it has been taken over:
+ * after arm() the old words are touched no more, so that their memory may go. What happens first
+ * makes the thread write the eventfd once; then it sleeps on `orders` alone.
+ *
+ * The hang-up descriptor: a thread cannot sleep on futexes and poll at once. Its sleep is bounded
+ * by SLEEP_BOUND_NS and it polls in between, if there is such a descriptor. A second thread in
+ * poll() would save ten wake-ups a second of a fallback, for one more thread in each process. A
+ * hang-up is the daemon's end, which no sample waits for. */
 #include "wait/descriptor_kinds.h"
 
 #include "base/error.h"

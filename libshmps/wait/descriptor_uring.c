@@ -1,15 +1,19 @@
-/* wait/descriptor_uring.c - the descriptor fed by an io_uring of this process.  Every wait -
- * a word, the hang-up descriptor, the timeout - is a request of the ring; its completion
- * signals the registered eventfd. A wait has an entry in `waits`; a completion names its entry
- * and that entry's generation, so that a late one of an entry that was used again is
- * recognized.  With DEFER_TASKRUN a completion is only announced (IORING_SQ_TASKRUN, and the
- * eventfd is signalled) until this thread enters the kernel for it: no signal-like interruption
- * ever reaches the user's epoll_wait(). The kernel signals once for any number of announced
- * completions, so whoever drains the eventfd has to look for announced ones afterwards
- * (settle()): what is announced before the drain is seen by that look, what comes after it
- * signals again.  The ring takes requests from the thread that enabled it. -EEXIST tells that
- * this is another one: renew() makes a new ring for the same eventfd. The kernel takes the old
- * one apart when it likes and may signal the eventfd once more then; that is the `strays` flag. */
+/* wait/descriptor_uring.c - the descriptor fed by an io_uring of this process.
+ *
+ * Every wait - a word, the hang-up descriptor, the timeout - is a request of the ring; its
+ * completion signals the registered eventfd. A wait has an entry in `waits`; a completion names
+ * its entry and that entry's generation, so that a late one of an entry that was used again is
+ * recognized.
+ *
+ * With DEFER_TASKRUN a completion is only announced (IORING_SQ_TASKRUN, and the eventfd is
+ * signalled) until this thread enters the kernel for it: no signal-like interruption ever reaches
+ * the user's epoll_wait(). The kernel signals once for any number of announced completions, so
+ * whoever drains the eventfd has to look for announced ones afterwards (settle()): what is
+ * announced before the drain is seen by that look, what comes after it signals again.
+ *
+ * The ring takes requests from the thread that enabled it. -EEXIST tells that this is another one:
+ * renew() makes a new ring for the same eventfd. The kernel takes the old one apart when it likes
+ * and may signal the eventfd once more then; that is the `strays` flag. */
 #include "wait/descriptor_kinds.h"
 
 #include "base/error.h"

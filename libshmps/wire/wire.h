@@ -1,8 +1,10 @@
-/* wire/wire.h - the control protocol: fixed-size messages over AF_UNIX SOCK_SEQPACKET, little-endian, one datagram each.
+/* wire/wire.h - the control protocol: fixed-size messages over AF_UNIX SOCK_SEQPACKET,
+ * little-endian, one datagram each.
  *
- * The client sends a request and reads exactly one reply to it before it sends the next; nothing is sent unasked by the
- * daemon. DRAINED has no reply. A reply carries at most one descriptor. The first request must be HELLO; anything malformed
- * (length, magic, unknown type, a descriptor that nobody asked for, strings without NUL) ends the session. Reserved fields are zero. */
+ * The client sends a request and reads exactly one reply to it before it sends the next; nothing
+ * is sent unasked by the daemon. DRAINED has no reply. A reply carries at most one descriptor. The
+ * first request must be HELLO; anything malformed (length, magic, unknown type, a descriptor that
+ * nobody asked for, strings without NUL) ends the session. Reserved fields are zero. */
 #ifndef SHMPS_WIRE_WIRE_H
 #define SHMPS_WIRE_WIRE_H
 
@@ -10,7 +12,8 @@
 #include <sys/types.h>
 
 #define WIRE_MAGIC UINT32_C(0x31706d73) /* "smp1" */
-#define WIRE_VERSION 1                  /* this build's; the range it accepts is WIRE_VERSION_MIN .. WIRE_VERSION */
+/* this build's; the range it accepts is WIRE_VERSION_MIN .. WIRE_VERSION */
+#define WIRE_VERSION 1
 #define WIRE_VERSION_MIN 1
 #define WIRE_NAME_BYTES 256             /* topic or filter, NUL-terminated */
 #define WIRE_DETAIL_BYTES 512
@@ -18,7 +21,8 @@
 
 enum wire_type {
     WIRE_HELLO = 1,
-    WIRE_OPEN_PUBLISHER = 2,    /* also: grow (predecessor != 0), claim after a restart (claim != 0) */
+    /* also: grow (predecessor != 0), claim after a restart (claim != 0) */
+    WIRE_OPEN_PUBLISHER = 2,
     WIRE_OPEN_SUBSCRIBER = 3,   /* also: claim */
     WIRE_CLOSE = 4,             /* a publisher or a subscription, by serial */
     WIRE_DRAINED = 5,           /* hint: this session has drained a retired ring; no reply */
@@ -40,8 +44,10 @@ struct wire_hello {
     uint16_t version_min, version_max;
     uint32_t flags;               /* WIRE_HELLO_BARE */
     uint64_t fingerprint;         /* layout_fingerprint() */
-    uint64_t secret;              /* random, per connection; proves the client after a restart where pids cannot */
-    uint64_t directory;           /* serial of the directory it has mapped, 0: none yet (first hello) */
+    /* random, per connection; proves the client after a restart where pids cannot */
+    uint64_t secret;
+    /* serial of the directory it has mapped, 0: none yet (first hello) */
+    uint64_t directory;
     char instance[40];            /* which it expects; empty: any */
     uint64_t reserved[4];
 };
@@ -53,10 +59,13 @@ struct wire_open_publisher {
     uint64_t depth;               /* 0: default */
     uint64_t message_bytes;       /* 0: default, may grow */
     uint64_t pins;                /* 0: default */
-    uint64_t predecessor;         /* serial of the sender's ring that the new one replaces, 0: none */
-    uint64_t claim;               /* serial of a ring of this process that survived a restart: only adopted, no
-                                     descriptor is sent; all else is ignored */
-    uint32_t flags;               /* RING_TIMESTAMPS, RING_EXPLICIT_SIZE of layout/ring.h, as numbers */
+    /* serial of the sender's ring that the new one replaces, 0: none */
+    uint64_t predecessor;
+    /* serial of a ring of this process that survived a restart: only adopted, no descriptor is
+     * sent; all else is ignored */
+    uint64_t claim;
+    /* RING_TIMESTAMPS, RING_EXPLICIT_SIZE of layout/ring.h, as numbers */
+    uint32_t flags;
     uint32_t reserved0;
     uint64_t reserved[4];
 };
@@ -68,7 +77,8 @@ struct wire_open_subscriber {
     uint32_t pins;                /* wanted, 0 .. 63 */
     uint32_t history;
     uint32_t reserved0;
-    uint64_t claim;               /* serial of a subscription of this process that survived a restart; all else is ignored */
+    /* serial of a subscription of this process that survived a restart; all else is ignored */
+    uint64_t claim;
     uint64_t reserved[4];
 };
 
@@ -137,21 +147,25 @@ union wire_message {
     char bytes[WIRE_MESSAGE_BYTES_MAX];
 };
 
-/* Zero a message and fill its header. `message` has room for the type's size, which is returned. */
+/* Zero a message and fill its header. `message` has room for the type's size, which is
+ * returned. */
 uint32_t wire_init(void *message, enum wire_type type, uint32_t sequence);
 
-/* Check a received message of `bytes` bytes: magic, length against its type, NULs, reserved fields. `reply`: it must be a
- * reply, else it must be a request. PROTOCOL, with what is wrong. HELLO of any version passes as long as its fixed
- * part is whole; the caller settles the version. */
+/* Check a received message of `bytes` bytes: magic, length against its type, NULs, reserved
+ * fields. `reply`: it must be a reply, else it must be a request. PROTOCOL, with what is wrong.
+ * HELLO of any version passes as long as its fixed part is whole; the caller settles the
+ * version. */
 int wire_check(const union wire_message *message, size_t bytes, int reply);
 
-/* Send one message with an optional descriptor (-1: none). Never raises SIGPIPE, retries EINTR. 0; NO_DAEMON (the peer is gone),
- * LIMIT (would block, or ETOOMANYREFS), SYSTEM. */
+/* Send one message with an optional descriptor (-1: none). Never raises SIGPIPE, retries
+ * EINTR. 0; NO_DAEMON (the peer is gone), LIMIT (would block, or ETOOMANYREFS), SYSTEM. */
 int wire_send(int socket, const void *message, int fd);
 
-/* Receive one message. *ret_bytes 0: end of file. A descriptor beyond the first, or any if ret_fd is NULL, is closed and
- * makes it PROTOCOL; a truncated descriptor (MSG_CTRUNC: this process has none left) is NO_DESCRIPTORS with the message still
- * delivered. timeout_ns: < 0 waits for ever, 0 does not wait. A positive return: SHMPS_TIMEOUT or (timeout 0) SHMPS_EMPTY. */
-int wire_receive(int socket, union wire_message *ret, size_t *ret_bytes, int *ret_fd, int64_t timeout_ns);
+/* Receive one message. *ret_bytes 0: end of file. A descriptor beyond the first, or any if
+ * ret_fd is NULL, is closed and makes it PROTOCOL; a truncated descriptor (MSG_CTRUNC: this
+ * process has none left) is NO_DESCRIPTORS with the message still delivered. timeout_ns: < 0
+ * waits for ever, 0 does not wait. A positive return: SHMPS_TIMEOUT or (timeout 0) SHMPS_EMPTY. */
+int wire_receive(int socket, union wire_message *ret, size_t *ret_bytes, int *ret_fd,
+                 int64_t timeout_ns);
 
 #endif

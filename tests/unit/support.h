@@ -1,6 +1,8 @@
-/* tests/unit/support.h - what several unit tests need: leak checks, shared words, children
- * that report.  No assertion in a child or in a second thread: they put numbers into a report,
- * the test asserts. */
+/* tests/unit/support.h - what several unit tests need: leak checks, shared words, children that
+ * report.
+ *
+ * No assertion in a child or in a second thread: they put numbers into a report, the test
+ * asserts. */
 #ifndef SHMPS_TESTS_UNIT_SUPPORT_H
 #define SHMPS_TESTS_UNIT_SUPPORT_H
 
