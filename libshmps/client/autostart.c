@@ -66,7 +66,7 @@ static int find_program(char ret[PATH_MAX]) {
 /* Run it as nobody's child, in a session of its own, with nothing of ours open: two plain clones, the first without an exit
  * signal, so that the program that uses this library sees neither SIGCHLD nor a zombie. Between clone and exec only
  * system calls are made, as other threads may have held any lock. */
-static int spawn(const char *path, char *const argv[]) {
+static int spawn(const char *path, const char *const argv[]) {
     _cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
         return error_system(errno, "cannot open /dev/null for pubsubd");
@@ -84,7 +84,7 @@ static int spawn(const char *path, char *const argv[]) {
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        execve(path, argv, environ);
+        execve(path, (char *const *)argv, environ);
         _exit(127);
     }
     int e = errno;
@@ -114,7 +114,7 @@ int autostart(const char *instance, uint64_t deadline_ns) {
     sem_t *ready = sem_open(semaphore, O_CREAT | O_EXCL, 0600, 0);
     if (ready == SEM_FAILED)
         return error_system(errno, "cannot make the semaphore %s that tells when pubsubd is ready", semaphore);
-    char *const argv[] = { "pubsubd", "--instance", name, "--autostarted", "--ready-semaphore", semaphore, NULL };
+    const char *const argv[] = { "pubsubd", "--instance", name, "--autostarted", "--ready-semaphore", semaphore, NULL };
     r = spawn(path, argv);
     if (r == 0)
         wait_ready(ready, deadline_ns);
