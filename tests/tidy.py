@@ -37,7 +37,7 @@ FOLDERS = {
     "tests/": (ALL_ROOMS, PUBLIC),
 }
 # The tool's viewers read segments, read-only.
-VIEWERS = ("tools/cmd_ls.c", "tools/cmd_info.c")
+VIEWERS = ("tools/cmd_ls.c", "tools/cmd_info.c", "tools/view.c", "tools/view.h")
 VIEWER_ROOMS = {"layout", "base"}
 VIEWER_HEADERS = {"ring/observer.h"}
 # The algorithm makes no system calls and allocates nothing: all the libc headers it may see.
