@@ -23,6 +23,8 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, con
         .blocks = (char *)ring + g->blocks_offset,
         .g = *g,
         .batch = ring_batch(g->depth),
+        .told = g->start - RING_TELL_MAX, /* the first sample is told at once */
+        .tell_after = min_u64(ring_batch(g->depth), RING_TELL_MAX),
         .loaned = RING_NO_BLOCK,
     };
     if (g->blocks == 0)
@@ -36,6 +38,18 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, con
     for (uint32_t i = 0; i < g->blocks; i++) /* block 0 is used first */
         p->free_blocks[i] = g->blocks - 1 - i;
     p->n_free = g->blocks;
+}
+
+/* Store what others only need roughly: head and counters. Not after each commit: stores elsewhere
+ * between the slots keep some cores from fetching the slots' lines from the reader in parallel. */
+static void tell(struct ring_publisher *p) {
+    p->told = p->head;
+    /* SYNC ring.head: a hint for who joins or looks; release pairs with their acquire, so that
+     * what lies below it is seen. */
+    atomic_store_release(&p->ring->head, p->head);
+    /* relaxed: single-writer counters for tools */
+    atomic_store_relaxed(&p->ring->counters.messages, p->messages);
+    atomic_store_relaxed(&p->ring->counters.bytes, p->bytes);
 }
 
 /* ---- reclaim (I3) */
@@ -116,6 +130,7 @@ enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n) {
     if (unlikely(p->head + n > SEQUENCE_END))
         return RING_USED_UP;
 
+    tell(p); /* before low: low <= head also for who looks from outside (I1) */
     uint64_t low = p->low + p->batch;
     if (p->head + n > depth)
         low = max_u64(low, p->head + n - depth);
@@ -196,11 +211,8 @@ void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint6
 }
 
 bool ring_finish(struct ring_publisher *p) {
-    /* SYNC ring.head: a hint for who joins or looks; release pairs with their acquire, so that what lies below it is seen. */
-    atomic_store_release(&p->ring->head, p->head);
-    /* relaxed: single-writer counters for tools */
-    atomic_store_relaxed(&p->ring->counters.messages, p->messages);
-    atomic_store_relaxed(&p->ring->counters.bytes, p->bytes);
+    if (unlikely(p->head - p->told >= p->tell_after))
+        tell(p);
 
     /* SYNC readers.armed: the commit must not be passed by the load of armed. A sleeper stores armed, calls membarrier, and only
      * then looks at the slots again; in fence mode our fence pairs with its own. (DESIGN 5, data) */
@@ -213,6 +225,7 @@ bool ring_finish(struct ring_publisher *p) {
         rung |= atomic_load_relaxed(p->groups[i].armed) == p->bell; /* relaxed: ordered as said above */
     if (likely(!rung))
         return false;
+    tell(p);
     p->bell++;
     /* SYNC ring.bell: release pairs with the sleeper's acquire load before it arms; the futex call that follows is a full
      * barrier in the kernel. */

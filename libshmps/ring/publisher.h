@@ -36,6 +36,7 @@ struct ring_aside { /* a pinned block of a sample below limit - depth */
 };
 
 #define RING_NO_BLOCK UINT32_MAX
+#define RING_TELL_MAX 8u /* head and counters may be so many samples behind: who looks walks on */
 
 struct ring_publisher {
     /* touched by every publish */
@@ -43,6 +44,8 @@ struct ring_publisher {
     uint64_t limit;
     uint64_t bell;                  /* private copy of what we stored */
     uint64_t messages, bytes;       /* private copies of the counters */
+    uint64_t told;                  /* the head last stored for others to see, */
+    uint64_t tell_after;            /* and how far they may be behind */
     const atomic_u32 *generation;   /* of the topic, in the directory */
     uint32_t generation_seen;       /* set by the caller when it refreshes */
     uint32_t n_groups;
@@ -113,7 +116,9 @@ void ring_commit(struct ring_publisher *p, size_t bytes, uint64_t tag, uint64_t 
 /* claim + copy + commit. */
 void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag, uint64_t time_ns);
 
-/* To be called after the last commit of a publish or batch: stores head and counters, then looks for sleepers (DESIGN 5, data).
+/* To be called after the last commit of a publish or batch: looks for sleepers (DESIGN 5, data).
+ * Now and then it also stores head and counters for others to see: after RING_TELL_MAX samples,
+ * before low moves, and when it rings.
  * true: the bell was rung, wake its futex word now. */
 bool ring_finish(struct ring_publisher *p);
 
