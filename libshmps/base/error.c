@@ -65,7 +65,8 @@ const char *shmps_error_detail(void) {
     return detail;
 }
 
-/* All three format into a buffer of their own first: an argument may be the recorded detail itself. */
+/* All three format into a buffer of their own first: an argument may be the recorded detail
+ * itself. */
 
 int error_raise(int code, const char *format, ...) {
     char story[ERROR_DETAIL_BYTES];

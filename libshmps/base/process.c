@@ -33,13 +33,16 @@ uint64_t process_start_time(pid_t pid) {
     if (!read_file(path, stat, sizeof(stat))) {
         return 0;
     }
-    /* Field 2 is the command in parentheses, which may itself contain any characters: the last ')' ends it. */
+    /* Field 2 is the command in parentheses, which may itself contain any characters: the last ')'
+     * ends it. */
     const char *rest = strrchr(stat, ')');
     if (rest == NULL) {
         return 0;
     }
-    int found = sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
-                                 " %*s %*s %*s %llu", &state, &start);
+    int found = sscanf(rest + 1,
+                       " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                       "%*s %llu",
+                       &state, &start);
     if (found != 2 || state == 'Z' || state == 'X' || state == 'x') {
         return 0;
     }

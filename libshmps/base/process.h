@@ -8,8 +8,9 @@
 
 #define COMMAND_BYTES 16 /* of /proc/PID/comm, with the NUL (TASK_COMM_LEN) */
 
-/* Start time of a process in clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)); 0 if it is gone or
- * its parent has not reaped it yet (state Z or X). With the pid it identifies a process within a boot. */
+/* Start time of a process in clock ticks since boot: field 22 of /proc/PID/stat
+ * (proc_pid_stat(5)); 0 if it is gone or its parent has not reaped it yet (state Z or X). With the
+ * pid it identifies a process within a boot. */
 uint64_t process_start_time(pid_t pid);
 
 /* Its command name, "?" if unknown. */

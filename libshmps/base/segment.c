@@ -16,11 +16,13 @@
 /* Where glibc's shm_open(3) puts its objects. */
 #define SHARED_MEMORY_DIRECTORY "/dev/shm"
 
-/* A signal that keeps coming must not keep the daemon in fallocate(2) for ever: tmpfs starts a range over after each. */
+/* A signal that keeps coming must not keep the daemon in fallocate(2) for ever: tmpfs starts a
+ * range over after each. */
 #define ALLOCATE_TRIES 100
 
 __attribute__((format(printf, 4, 5)))
-static void make_ref(struct segment_ref *ret, uid_t uid, const char *instance, const char *format, ...) {
+static void make_ref(struct segment_ref *ret, uid_t uid, const char *instance,
+                     const char *format, ...) {
     char tail[64];
     va_list args;
 
@@ -28,7 +30,8 @@ static void make_ref(struct segment_ref *ret, uid_t uid, const char *instance, c
     vsnprintf(tail, sizeof(tail), format, args);
     va_end(args);
     ret->kind = SEGMENT_NAMED;
-    snprintf(ret->name, sizeof(ret->name), "/shmps.%u.%.*s.%s", (unsigned)uid, INSTANCE_BYTES - 1, instance, tail);
+    snprintf(ret->name, sizeof(ret->name), "/shmps.%u.%.*s.%s", (unsigned)uid, INSTANCE_BYTES - 1,
+             instance, tail);
 }
 
 void segment_ref_directory(struct segment_ref *ret, uid_t uid, const char *instance) {
@@ -39,7 +42,8 @@ void segment_ref_ring(struct segment_ref *ret, uid_t uid, const char *instance, 
     make_ref(ret, uid, instance, "r%" PRIu64, ring);
 }
 
-void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring, uint32_t page) {
+void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring,
+                         uint32_t page) {
     make_ref(ret, uid, instance, "e%" PRIu64 ".%" PRIu32, ring, page);
 }
 
@@ -53,7 +57,8 @@ void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *insta
 }
 
 bool instance_name_valid(const char *name) {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789_-";
 
     size_t n = strnlen(name, INSTANCE_BYTES);
     return n >= 1 && n < INSTANCE_BYTES && strspn(name, allowed) == n;
@@ -61,13 +66,15 @@ bool instance_name_valid(const char *name) {
 
 int segment_create(const struct segment_ref *ref, uint64_t bytes, int *ret_fd) {
     if (bytes > INT64_MAX) {
-        return error_raise(SHMPS_E_INVALID, "segment %s: %" PRIu64 " bytes are more than a file can have",
+        return error_raise(SHMPS_E_INVALID,
+                           "segment %s: %" PRIu64 " bytes are more than a file can have",
                            ref->name, bytes);
     }
     _cleanup_close_ int fd = shm_open(ref->name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) {
         if (errno == EEXIST) {
-            return error_raise(SHMPS_E_BUSY, "segment %s exists already; if nothing uses it, remove %s%s",
+            return error_raise(SHMPS_E_BUSY,
+                               "segment %s exists already; if nothing uses it, remove %s%s",
                                ref->name, SHARED_MEMORY_DIRECTORY, ref->name);
         }
         return error_system(errno, "cannot create segment %s", ref->name);
@@ -76,13 +83,15 @@ int segment_create(const struct segment_ref *ref, uint64_t bytes, int *ret_fd) {
     if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)bytes) < 0) {
         int saved = errno;
         shm_unlink(ref->name);
-        return error_system(saved, "cannot set up segment %s with %" PRIu64 " bytes", ref->name, bytes);
+        return error_system(saved, "cannot set up segment %s with %" PRIu64 " bytes", ref->name,
+                            bytes);
     }
     *ret_fd = steal_fd(&fd);
     return 0;
 }
 
-/* What the file still lacks, and what its file system has; both 0 if the file system knows no limit (size=0). */
+/* What the file still lacks, and what its file system has; both 0 if the file system knows no
+ * limit (size=0). */
 static int lack_and_free(int fd, uint64_t *ret_lack, uint64_t *ret_free) {
     struct stat file;
     struct statvfs fs;
@@ -99,8 +108,9 @@ static int lack_and_free(int fd, uint64_t *ret_lack, uint64_t *ret_free) {
 
 static int no_space(uint64_t need, uint64_t free_bytes) {
     return error_raise(SHMPS_E_NO_SPACE,
-                       "a segment still needs %" PRIu64 " bytes, but only %" PRIu64 " are free in %s; close publishers, "
-                       "ask for less depth or smaller messages, or make it larger (mount -o remount,size=...)",
+                       "a segment still needs %" PRIu64 " bytes, but only %" PRIu64 " are free "
+                       "in %s; close publishers, ask for less depth or smaller messages, or make "
+                       "it larger (mount -o remount,size=...)",
                        need, free_bytes, SHARED_MEMORY_DIRECTORY);
 }
 
@@ -126,21 +136,24 @@ int segment_allocate(int fd, uint64_t from, uint64_t bytes) {
         r = lack_and_free(fd, &lack, &free_bytes);
         return r < 0 ? r : no_space(max_u64(lack, bytes), free_bytes);
     }
-    return error_system(errno, "cannot allocate %" PRIu64 " bytes at %" PRIu64 " of a segment", bytes, from);
+    return error_system(errno, "cannot allocate %" PRIu64 " bytes at %" PRIu64 " of a segment",
+                        bytes, from);
 }
 
 int segment_space(uint64_t *ret_free, uint64_t *ret_total) {
     struct statvfs fs;
 
     if (statvfs(SHARED_MEMORY_DIRECTORY, &fs) < 0) {
-        return error_system(errno, "cannot ask for the space of %s; is it mounted?", SHARED_MEMORY_DIRECTORY);
+        return error_system(errno, "cannot ask for the space of %s; is it mounted?",
+                            SHARED_MEMORY_DIRECTORY);
     }
     *ret_free = (uint64_t)fs.f_bavail * fs.f_frsize;
     *ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
     return 0;
 }
 
-/* Names in a directory that all users may write are no proof of anything: is this what segment_create() made? */
+/* Names in a directory that all users may write are no proof of anything: is this what
+ * segment_create() made? */
 static int check_file(int fd, const char *name, uid_t owner) {
     struct stat file;
 
@@ -151,19 +164,24 @@ static int check_file(int fd, const char *name, uid_t owner) {
         return error_raise(SHMPS_E_NO_TOPIC, "segment %s has just been removed; look again", name);
     }
     if (!S_ISREG(file.st_mode) || file.st_nlink != 1) {
-        return error_raise(SHMPS_E_PERMISSION, "%s%s is not a plain segment (mode %o, %lu links) and is not used; "
+        return error_raise(SHMPS_E_PERMISSION,
+                           "%s%s is not a plain segment (mode %o, %lu links) and is not used; "
                            "find out who made it, and remove it",
-                           SHARED_MEMORY_DIRECTORY, name, (unsigned)file.st_mode, (unsigned long)file.st_nlink);
+                           SHARED_MEMORY_DIRECTORY, name, (unsigned)file.st_mode,
+                           (unsigned long)file.st_nlink);
     }
     if (file.st_uid != owner) {
-        return error_raise(SHMPS_E_PERMISSION, "segment %s belongs to user %u instead of %u and is not used; "
-                           "find out who made it, and remove it",
+        return error_raise(SHMPS_E_PERMISSION,
+                           "segment %s belongs to user %u instead of %u and is not used; find "
+                           "out who made it, and remove it",
                            name, (unsigned)file.st_uid, (unsigned)owner);
     }
     if ((file.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        return error_raise(SHMPS_E_PERMISSION, "others than user %u may write segment %s (mode %o): it is not used; "
+        return error_raise(SHMPS_E_PERMISSION,
+                           "others than user %u may write segment %s (mode %o): it is not used; "
                            "chmod 600 %s%s if nothing else can have written it, else remove it",
-                           (unsigned)owner, name, (unsigned)file.st_mode & 07777, SHARED_MEMORY_DIRECTORY, name);
+                           (unsigned)owner, name, (unsigned)file.st_mode & 07777,
+                           SHARED_MEMORY_DIRECTORY, name);
     }
     return 0;
 }
@@ -176,8 +194,10 @@ static bool is_lazy(enum segment_access access) {
     return access == SEGMENT_READ_LAZY || access == SEGMENT_WRITE_LAZY;
 }
 
-int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd) {
-    /* O_NONBLOCK: somebody may have put a FIFO in the segment's place, at which open(2) would wait. */
+int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner,
+                 int *ret_fd) {
+    /* O_NONBLOCK: somebody may have put a FIFO in the segment's place, at which open(2) would
+     * wait. */
     int flags = (is_write(access) ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
     _cleanup_close_ int fd = shm_open(ref->name, flags, 0);
     int r;
@@ -187,7 +207,8 @@ int segment_open(const struct segment_ref *ref, enum segment_access access, uid_
             return error_raise(SHMPS_E_NO_TOPIC, "there is no segment %s", ref->name);
         }
         if (errno == ELOOP) {
-            return error_raise(SHMPS_E_PERMISSION, "%s%s is a symbolic link and is not used; remove it",
+            return error_raise(SHMPS_E_PERMISSION,
+                               "%s%s is a symbolic link and is not used; remove it",
                                SHARED_MEMORY_DIRECTORY, ref->name);
         }
         return error_system(errno, "cannot open segment %s", ref->name);
@@ -207,11 +228,14 @@ int segment_map(int fd, enum segment_access access, size_t min_bytes, struct seg
         return error_system(errno, "cannot ask for the size of a segment");
     }
     if (file.st_size <= 0 || (uint64_t)file.st_size < min_bytes) {
-        return error_raise(SHMPS_E_CORRUPT, "a segment has %lld bytes where at least %zu are needed: it is truncated, "
-                           "or not one of this bus; it is not used", (long long)file.st_size, min_bytes);
+        return error_raise(SHMPS_E_CORRUPT,
+                           "a segment has %lld bytes where at least %zu are needed: it is "
+                           "truncated, or not one of this bus; it is not used",
+                           (long long)file.st_size, min_bytes);
     }
     if ((uint64_t)file.st_size > SIZE_MAX) {
-        return error_raise(SHMPS_E_NO_MEMORY, "a segment of %lld bytes does not fit into this process",
+        return error_raise(SHMPS_E_NO_MEMORY,
+                           "a segment of %lld bytes does not fit into this process",
                            (long long)file.st_size);
     }
     size_t bytes = (size_t)file.st_size;
@@ -224,7 +248,8 @@ int segment_map(int fd, enum segment_access access, size_t min_bytes, struct seg
     if (madvise(base, bytes, MADV_DONTFORK) < 0) {
         int saved = errno;
         munmap(base, bytes);
-        return error_system(saved, "cannot keep a segment of %zu bytes out of forked children", bytes);
+        return error_system(saved, "cannot keep a segment of %zu bytes out of forked children",
+                            bytes);
     }
     *ret = (struct segment_map){ base, bytes };
     return 0;
@@ -251,8 +276,10 @@ int segment_rename(const struct segment_ref *from, const struct segment_ref *to)
         return 0;
     }
     if (errno == EEXIST) {
-        return error_raise(SHMPS_E_BUSY, "segment %s cannot be renamed: %s exists already; if "
-                           "nothing uses it, remove it", from->name, to_path);
+        return error_raise(SHMPS_E_BUSY,
+                           "segment %s cannot be renamed: %s exists already; if nothing uses it, "
+                           "remove it",
+                           from->name, to_path);
     }
     if (errno == ENOENT) {
         return error_raise(SHMPS_E_NO_TOPIC, "there is no segment %s to be renamed", from->name);
@@ -260,7 +287,8 @@ int segment_rename(const struct segment_ref *from, const struct segment_ref *to)
     return error_system(errno, "cannot rename segment %s to %s", from->name, to->name);
 }
 
-/* Only names that could have been made here count: made again from what was read, it is the same. */
+/* Only names that could have been made here count: made again from what was read, it is the
+ * same. */
 static bool parse_name(const char *file, uid_t uid, const char *instance,
                        struct segment_found *ret) {
     struct segment_found found = { 0 };
@@ -301,7 +329,8 @@ int segment_list(uid_t uid, const char *instance,
     }
     while ((entry = readdir(directory)) != NULL) {
         if (parse_name(entry->d_name, uid, instance, &found) &&
-            fstatat(dirfd(directory), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 && file.st_uid == uid) {
+            fstatat(dirfd(directory), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
+            file.st_uid == uid) {
             visit(data, &found);
         }
     }

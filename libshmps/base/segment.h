@@ -1,13 +1,15 @@
-/* base/segment.h - shared memory segments: create, map, find again. The one place that knows their kind.
+/* base/segment.h - shared memory segments: create, map, find again. Only here is their kind known.
  *
  * A named segment is a POSIX shared memory object of one user, mode 0600. Names:
  *     /shmps.UID.INSTANCE.dir             the directory
  *     /shmps.UID.INSTANCE.r<ring>         a ring
  *     /shmps.UID.INSTANCE.e<ring>.<page>  a readers segment: of this ring, for this roster page
  *     /shmps.UID.INSTANCE.lock            empty; the running daemon holds its lock
- *     /shmps.UID.INSTANCE.dir.bad-<n>     a directory that did not verify, set aside for whoever wants to know why
- * (ring: the ring's serial, page: the roster page's index, both decimal). Sealed memory (topics that cross users) will be
- * a second kind behind the same calls: whoever holds a segment_ref need not know which.
+ *     /shmps.UID.INSTANCE.dir.bad-<n>     a directory that did not verify, set aside for whoever
+ *                                         wants to know why
+ * (ring: the ring's serial, page: the roster page's index, both decimal). Sealed memory (topics
+ * that cross users) will be a second kind behind the same calls: whoever holds a segment_ref need
+ * not know which.
  *
  * Nothing here is known to be a well-formed segment: layout/ checks content after mapping. */
 #ifndef SHMPS_BASE_SEGMENT_H
@@ -31,7 +33,8 @@ struct segment_ref {
 
 void segment_ref_directory(struct segment_ref *ret, uid_t uid, const char *instance);
 void segment_ref_ring(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring);
-void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring, uint32_t page);
+void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instance, uint64_t ring,
+                         uint32_t page);
 void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance);
 void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *instance,
                            uint64_t number);
@@ -54,25 +57,28 @@ enum segment_access {
     SEGMENT_WRITE_LAZY = 3,
 };
 
-/* Create a segment of `bytes` bytes that must not exist yet (BUSY). It is empty (size set, nothing allocated, all zero)
- * until segment_allocate(). NO_SPACE, NO_DESCRIPTORS, PERMISSION, SYSTEM. */
+/* Create a segment of `bytes` bytes that must not exist yet (BUSY). It is empty (size set, nothing
+ * allocated, all zero) until segment_allocate(). NO_SPACE, NO_DESCRIPTORS, PERMISSION, SYSTEM. */
 int segment_create(const struct segment_ref *ref, uint64_t bytes, int *ret_fd);
 
-/* Allocate bytes [from, from + bytes) of it for good, so that no later access can SIGBUS. Call it in chunks of at most
- * SEGMENT_CHUNK_BYTES; EINTR is retried. NO_SPACE: the detail tells need and free, and nothing has to be undone but
- * closing and removing the segment. */
+/* Allocate bytes [from, from + bytes) of it for good, so that no later access can SIGBUS. Call it
+ * in chunks of at most SEGMENT_CHUNK_BYTES; EINTR is retried. NO_SPACE: the detail tells need and
+ * free, and nothing has to be undone but closing and removing the segment. The first chunk is
+ * refused already if there is not enough for all that the segment still lacks. */
 #define SEGMENT_CHUNK_BYTES (UINT64_C(16) << 20)
 int segment_allocate(int fd, uint64_t from, uint64_t bytes);
 
 /* Free and total bytes of the file system that holds named segments. */
 int segment_space(uint64_t *ret_free, uint64_t *ret_total);
 
-/* Open a segment by its reference. A negative error: NO_TOPIC if it does not exist, PERMISSION (also: it belongs to another user
- * than `owner`, or others may write it), NO_DESCRIPTORS, SYSTEM. */
-int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner, int *ret_fd);
+/* Open a segment by its reference. A negative error: NO_TOPIC if it does not exist, PERMISSION
+ * (also: it belongs to another user than `owner`, or others may write it), NO_DESCRIPTORS,
+ * SYSTEM. */
+int segment_open(const struct segment_ref *ref, enum segment_access access, uid_t owner,
+                 int *ret_fd);
 
-/* Map a whole segment, populated unless LAZY, and left out of forked children (MADV_DONTFORK). `fd` stays open and the caller's.
- * CORRUPT if it is smaller than min_bytes; NO_MEMORY, SYSTEM. */
+/* Map a whole segment, populated unless LAZY, and left out of forked children (MADV_DONTFORK).
+ * `fd` stays open and the caller's. CORRUPT if it is smaller than min_bytes; NO_MEMORY, SYSTEM. */
 int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret);
 void segment_unmap(struct segment_map *map);
 

@@ -15,15 +15,17 @@ _Static_assert(sizeof(struct ring_info) >= sizeof(struct topic_info) &&
 
 /* ---- records
  *
- * Why a reader never takes a torn copy. It loads version v and copies copy[v & 1]. The flip to v + 1 writes
- * the other copy; the first stores that can disturb the reader are those of the flip to v + 2, which the writer
- * only makes after it stored v + 1. Between that store and those stores the writer has a release fence, the reader
- * between its copy and its second look at version an acquire fence: if one word it copied was of the flip to v + 2,
- * then the second look sees v + 1 or later, and the reader starts over. The text is written under the same rule,
- * and only while the content that is valid says free. Killed at any instruction, the writer leaves version and the
+ * Why a reader never takes a torn copy. It loads version v and copies copy[v & 1]. The flip to v+1
+ * writes the other copy; the first stores that can disturb the reader are those of the flip to
+ * v+2, which the writer only makes after it stored v+1. Between that store and those stores the
+ * writer has a release fence, the reader between its copy and its second look at version an
+ * acquire fence: if one word it copied was of the flip to v+2, then the second look sees v+1 or
+ * later, and the reader starts over. The text is written under the same rule, and only while the
+ * content that is valid says free. Killed at any instruction, the writer leaves version and the
  * copy it points at as they were.
  *
- * record: what lies where in one of the four kinds; all begin with a record_header, then the copies, then the text. */
+ * record: what lies where in one of the four kinds; all begin with a record_header, then the
+ * copies, then the text. */
 
 struct record {
     struct record_header *header;
@@ -32,21 +34,23 @@ struct record {
     size_t words;
 };
 
-#define RECORD(r, has_text) \
-    (struct record){ &(r)->header, (r)->copy[0], has_text, sizeof((r)->copy[0]) / 8 }
+#define RECORD(r, its_text) \
+    (struct record){ &(r)->header, (r)->copy[0], its_text, sizeof((r)->copy[0]) / 8 }
 
 static bool record_read(const struct record *record, void *ret, char *ret_text) {
     size_t bytes = record->words * 8;
 
     for (int i = 0; i < READ_TRIES; i++) {
-        /* SYNC record.version: acquire pairs with the release in flip(): the copy it points at is complete. */
+        /* SYNC record.version: acquire pairs with the release in flip(): the copy it points at is
+         * complete. */
         uint64_t version = atomic_load_acquire(&record->header->version);
         copy_out_relaxed(ret, record->copies + (version & 1) * record->words, bytes);
         if (ret_text != NULL) {
             copy_out_relaxed(ret_text, record->text, TOPIC_NAME_BYTES);
             ret_text[TOPIC_NAME_BYTES - 1] = '\0';
         }
-        /* SYNC record.version: pairs with the release fence in flip(), as said above. Relaxed: the fence orders it. */
+        /* SYNC record.version: pairs with the release fence in flip(), as said above. Relaxed: the
+         * fence orders it. */
         fence_acquire();
         if (atomic_load_relaxed(&record->header->version) == version) {
             return true;
@@ -60,16 +64,16 @@ static void flip(const struct record *record, const uint64_t *content) {
     /* relaxed: this process alone writes it */
     uint64_t version = atomic_load_relaxed(&record->header->version) + 1;
 
-    /* SYNC record.version: the flip before must be seen before these stores; pairs with the acquire fence in
-     * record_read(). */
+    /* SYNC record.version: the flip before must be seen before these stores; pairs with the
+     * acquire fence in record_read(). */
     fence_release();
     copy_in_relaxed(record->copies + (version & 1) * record->words, content, record->words * 8);
     /* SYNC record.version: release pairs with the acquire in record_read(). */
     atomic_store_release(&record->header->version, version);
 }
 
-/* `text` NULL: it stays. A different text of a record that is not free: it is made free (all zero) in between,
- * so that nobody sees one text with the other's content. */
+/* `text` NULL: it stays. A different text of a record that is not free: it is made free (all zero)
+ * in between, so that nobody sees one text with the other's content. */
 static void record_write(const struct record *record, const void *info, const char *text) {
     uint64_t content[INFO_WORDS_MAX] = { 0 };
     char wanted[TOPIC_NAME_BYTES] = { 0 }, present[TOPIC_NAME_BYTES];
@@ -179,7 +183,8 @@ uint32_t directory_topic_find(const struct directory *d, const char *name) {
 
 /* ---- the whole */
 
-/* `n` records of `bytes` bytes, which are a multiple of a line, at *end. 2^32 records of each kind are far from 2^64. */
+/* `n` records of `bytes` bytes, which are a multiple of a line, at *end. 2^32 records of each kind
+ * are far from 2^64. */
 static uint64_t place(uint64_t *end, uint32_t n, size_t bytes) {
     uint64_t at = *end;
     *end += (uint64_t)n * bytes;
@@ -225,8 +230,8 @@ void directory_format(struct directory_header *header, const struct directory_ge
     header->geometry = *g;
     memset(header->instance, 0, sizeof(header->instance));
     memcpy(header->instance, instance, strnlen(instance, INSTANCE_BYTES - 1));
-    /* relaxed, all of them: whoever attaches has seen the magic, which is published later. Zeroed records are free, so
-     * only the pages have to be touched. */
+    /* relaxed, all of them: whoever attaches has seen the magic, which is published later. Zeroed
+     * records are free, so only the pages have to be touched. */
     atomic_store_relaxed(&header->generation, 1);
     atomic_store_relaxed(&header->epoch, 0);
     atomic_store_relaxed(&header->next_serial, 1);
@@ -247,15 +252,16 @@ int directory_attach(struct directory *ret, void *base, uint64_t mapped_bytes) {
     }
     if (mapped_bytes < sizeof(*header)) {
         return error_raise(SHMPS_E_CORRUPT,
-                           "a directory of %" PRIu64 " bytes has no room for its header: it is not used",
+                           "a directory of %" PRIu64 " bytes has no room for its header: it is "
+                           "not used",
                            mapped_bytes);
     }
     copy_out_relaxed(&g, &header->geometry, sizeof(g));
     directory_geometry_make(&made, g.topics, g.rings, g.subscriptions, g.pages, g.errors);
     if (memcmp(&g, &made, sizeof(g)) != 0 || g.bytes != mapped_bytes) {
         return error_raise(SHMPS_E_CORRUPT,
-                           "the directory's geometry does not fit its %" PRIu64
-                           " bytes: it is damaged, and not used",
+                           "the directory's geometry does not fit its %" PRIu64 " bytes: it is "
+                           "damaged, and not used",
                            mapped_bytes);
     }
     copy_out_relaxed(instance, header->instance, sizeof(instance));

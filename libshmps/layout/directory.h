@@ -1,23 +1,26 @@
 /* layout/directory.h - what lies in the directory: who and what is on the bus.
  *
  *     0       header (identity, geometry, generation, daemon's state)
- *     ...     topic[topics], ring[rings], subscription[subscriptions], page[pages], error[errors], at their offsets
+ *     ...     topic[topics], ring[rings], subscription[subscriptions], page[pages], error[errors],
+ *             at their offsets
  *
  * WRITER: pubsubd alone. READERS: everyone, read-only, without asking, also when pubsubd is dead.
  *
- * Records.  Each record holds two copies of its content and a version: the writer fills the idle copy, then stores
- * version + 1 (release); version & 1 tells the valid copy. A daemon killed half-way leaves the old content valid. A reader
- * loads version, copies, and looks at version again (record_read). The `text` of a record is written only while
- * the record is free, and is immutable while it is not.
+ * Records.  Each record holds two copies of its content and a version: the writer fills the idle
+ * copy, then stores version + 1 (release); version & 1 tells the valid copy. A daemon killed
+ * half-way leaves the old content valid. A reader loads version, copies, and looks at version
+ * again (record_read). The `text` of a record is written only while the record is free, and is
+ * immutable while it is not.
  *
- * Topology.  A topic lists its rings (topic.first_ring, ring.next) and its roster pages (topic.first_page, page.next).
- * Cell i of a page says who has entry i in the readers segments of that page, of which policy, with how many
- * pins: the roster; publishers believe only it. For every ring and page listed under one topic the readers segment
- * exists. A subscription has the same page and entry for all rings of a topic.
+ * Topology.  A topic lists its rings (topic.first_ring, ring.next) and its roster pages
+ * (topic.first_page, page.next). Cell i of a page says who has entry i in the readers segments of
+ * that page, of which policy, with how many pins: the roster; publishers believe only it. For
+ * every ring and page listed under one topic the readers segment exists. A subscription has the
+ * same page and entry for all rings of a topic.
  *
- * Generation.  After any change that publishers or sleepers must notice, pubsubd makes it visible, adds 1 to the topic's
- * generation and to the directory's (release), then wakes both. Links and lists are read between two equal loads of a
- * generation, else read again. */
+ * Generation.  After any change that publishers or sleepers must notice, pubsubd makes it visible,
+ * adds 1 to the topic's generation and to the directory's (release), then wakes both. Links and
+ * lists are read between two equal loads of a generation, else read again. */
 #ifndef SHMPS_LAYOUT_DIRECTORY_H
 #define SHMPS_LAYOUT_DIRECTORY_H
 
@@ -36,8 +39,9 @@
 struct directory_geometry {
     uint32_t topics, rings, subscriptions, pages, errors; /* records of each kind */
     uint32_t reserved0;
-    uint64_t topics_offset, rings_offset, subscriptions_offset, pages_offset, errors_offset; /* from the start */
-    uint64_t bytes;                                                                          /* of the segment */
+    /* from the start */
+    uint64_t topics_offset, rings_offset, subscriptions_offset, pages_offset, errors_offset;
+    uint64_t bytes; /* of the segment */
 };
 _Static_assert(sizeof(struct directory_geometry) == 72, "no padding");
 
@@ -52,11 +56,11 @@ struct directory_header {
     _Alignas(64) atomic_u32 generation; /* futex word: +1 at every change anywhere */
     uint32_t pad0[15];
 
-    _Alignas(64) atomic_u64 epoch;      /* +1 at every start of a daemon; a session belongs to one epoch */
+    _Alignas(64) atomic_u64 epoch;      /* +1 at every start of a daemon; sessions belong to one */
     atomic_u32 daemon_pid;              /* of the daemon of this epoch */
-    atomic_u32 daemon_state;            /* enum daemon_state; RUNNING after a SIGKILL too: ask the kernel */
+    atomic_u32 daemon_state;            /* enum daemon_state; RUNNING after SIGKILL too */
     atomic_u64 daemon_start_time;       /* process_start_time() */
-    atomic_u64 next_serial;             /* the serial that the next ring or subscription gets; starts at 1 */
+    atomic_u64 next_serial;             /* of the next ring or subscription; starts at 1 */
     uint64_t pad1[4];
 };
 _Static_assert(offsetof(struct directory_header, geometry) == 128, "geometry at 128");
@@ -95,7 +99,7 @@ _Static_assert(sizeof(struct owner_info) == 40, "no padding");
 enum ring_state {
     RING_FREE = 0,
     RING_LIVE = 1,    /* its publisher may publish */
-    RING_RETIRED = 2, /* nothing more will be published: final_head is the sequence after the last sample */
+    RING_RETIRED = 2, /* no more is published: final_head is the sequence after the last */
 };
 /* A ring. No text. Its segment: segment_ref_ring(serial). */
 struct ring_info {
@@ -105,7 +109,7 @@ struct ring_info {
     uint32_t flags;           /* as in ring_geometry */
     uint64_t serial;
     uint64_t publisher;       /* serial of the publisher's first ring */
-    uint64_t predecessor;     /* serial of the ring that this one replaced, to be drained before it; 0: none */
+    uint64_t predecessor;     /* serial of the ring to be drained before this one; 0: none */
     uint64_t start;           /* its first sequence */
     uint64_t final_head;      /* RETIRED only */
     uint64_t bytes;           /* of the segment */
@@ -121,7 +125,13 @@ struct ring_info {
 };
 _Static_assert(sizeof(struct ring_info) == 160, "no padding");
 
-enum policy { POLICY_NONE = 0, POLICY_LOSSY = 1, POLICY_LATEST = 2, POLICY_RELIABLE = 3, POLICY_SPAN = 15 };
+enum policy {
+    POLICY_NONE = 0,
+    POLICY_LOSSY = 1,
+    POLICY_LATEST = 2,
+    POLICY_RELIABLE = 3,
+    POLICY_SPAN = 15, /* belongs to the entry before it */
+};
 
 /* A subscription. text: its filter. */
 struct subscription_info {
@@ -129,7 +139,7 @@ struct subscription_info {
     uint32_t policy;          /* enum policy */
     uint32_t pins;            /* asked for; what is granted per topic is in the cell */
     uint32_t history;
-    uint64_t serial;          /* rings with a larger serial were born after it was opened: it reads them from `start` */
+    uint64_t serial;          /* rings with a larger one are younger: read from `start` */
     uint32_t exact;           /* 1: the filter is a topic name */
     uint32_t topic;           /* exact: index, else NO_INDEX */
     struct owner_info owner;
@@ -177,21 +187,22 @@ struct error_record {
 _Static_assert(sizeof(struct topic_record) == 448, "seven lines");
 _Static_assert(sizeof(struct ring_record) == 384, "six lines");
 
-/* A roster page: 60 cells, one 8-byte store each. Written by pubsubd; the publisher and subscribers read it. */
+/* A roster page: 60 cells, one 8-byte store each. Written by pubsubd; the publisher and
+ * subscribers read it. */
 struct roster_page {
     atomic_u32 topic;    /* index of its topic, or NO_INDEX: free */
     atomic_u32 next;     /* next page of the topic, or NO_INDEX */
-    atomic_u32 ordinal;  /* 0 .. 31 within the topic, over all groups: evicted bit = ordinal * 64 + cell */
+    atomic_u32 ordinal;  /* 0 .. 31 within the topic: evicted bit = ordinal * 64 + cell */
     atomic_u32 uid;      /* the trust group */
-    atomic_u32 first;    /* index of the group's first page: its readers segments hold armed and space */
+    atomic_u32 first;    /* the group's first page: armed and space are in its segments */
     uint32_t reserved[3];
     atomic_u64 cells[READERS_ENTRIES];
 };
 _Static_assert(sizeof(struct roster_page) == 512, "eight lines");
 #define TOPIC_PAGES_MAX 32
 
-/* A cell: policy in bits 0-7, pins granted in 8-15, index of the subscription in 32-63. 0: free. POLICY_SPAN: belongs to
- * the entry before it (more than 7 pins). */
+/* A cell: policy in bits 0-7, pins granted in 8-15, index of the subscription in 32-63. 0: free.
+ * POLICY_SPAN: belongs to the entry before it (more than 7 pins). */
 static inline uint64_t cell_make(enum policy policy, uint32_t pins, uint32_t subscription) {
     return (uint64_t)policy | (uint64_t)pins << 8 | (uint64_t)subscription << 32;
 }
@@ -218,27 +229,38 @@ struct directory {
 };
 
 /* The geometry for so many records of each kind; offsets and size are computed. */
-void directory_geometry_make(struct directory_geometry *g, uint32_t topics, uint32_t rings, uint32_t subscriptions,
-                             uint32_t pages, uint32_t errors);
-/* Format a zeroed, allocated segment; all lists empty, generation 1, epoch 0. Identity as for ring_format(). */
-void directory_format(struct directory_header *header, const struct directory_geometry *g, const char *instance);
+void directory_geometry_make(struct directory_geometry *g, uint32_t topics, uint32_t rings,
+                             uint32_t subscriptions, uint32_t pages, uint32_t errors);
+/* Format a zeroed, allocated segment; all lists empty, generation 1, epoch 0. Identity as for
+ * ring_format(). */
+void directory_format(struct directory_header *header, const struct directory_geometry *g,
+                      const char *instance);
 /* identity_check, copy the geometry out once, check the copy (CORRUPT), and set up the view. */
 int directory_attach(struct directory *ret, void *base, uint64_t mapped_bytes);
 
-/* Read the valid copy of a record (and its text, of TOPIC_NAME_BYTES, NUL-terminated; NULL: not wanted). Returns false
- * when the writer came in between eight times in a row, or the index is out of range: treat it as free, and look again at the next
+/* Read the valid copy of a record (and its text, of TOPIC_NAME_BYTES, NUL-terminated; NULL: not
+ * wanted). Returns false when the writer came in between eight times in a row, or the index is out
+ * of range: *ret is all zero then, which is free, and the text empty; look again at the next
  * generation. Any process. */
-bool directory_topic(const struct directory *d, uint32_t index, struct topic_info *ret, char *ret_name);
+bool directory_topic(const struct directory *d, uint32_t index, struct topic_info *ret,
+                     char *ret_name);
 bool directory_ring(const struct directory *d, uint32_t index, struct ring_info *ret);
-bool directory_subscription(const struct directory *d, uint32_t index, struct subscription_info *ret, char *ret_filter);
-bool directory_error(const struct directory *d, uint32_t index, struct error_info *ret, char *ret_text);
+bool directory_subscription(const struct directory *d, uint32_t index,
+                            struct subscription_info *ret, char *ret_filter);
+bool directory_error(const struct directory *d, uint32_t index, struct error_info *ret,
+                     char *ret_text);
 
-/* Write a record: one atomic flip. Text only when the record is free now. pubsubd only; index in range. */
-void directory_topic_write(struct directory *d, uint32_t index, const struct topic_info *info, const char *name);
+/* Write a record: one atomic flip. Text only when the record is free now; NULL: it stays. A text
+ * that differs from the present one costs a second flip: the record is free in between, so that
+ * nobody sees one text with the content of the other. Longer texts are cut. pubsubd only; index in
+ * range. */
+void directory_topic_write(struct directory *d, uint32_t index, const struct topic_info *info,
+                           const char *name);
 void directory_ring_write(struct directory *d, uint32_t index, const struct ring_info *info);
-void directory_subscription_write(struct directory *d, uint32_t index, const struct subscription_info *info,
-                                  const char *filter);
-void directory_error_write(struct directory *d, uint32_t index, const struct error_info *info, const char *text);
+void directory_subscription_write(struct directory *d, uint32_t index,
+                                  const struct subscription_info *info, const char *filter);
+void directory_error_write(struct directory *d, uint32_t index, const struct error_info *info,
+                           const char *text);
 
 /* The futex word of a topic's generation; of the whole. */
 static inline atomic_u32 *directory_topic_generation(const struct directory *d, uint32_t topic) {

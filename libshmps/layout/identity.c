@@ -8,30 +8,34 @@
 
 #include <inttypes.h>
 
-/* ---- fingerprint: the size of each shared struct, then the offset of each of its members; constants that place things */
+/* ---- fingerprint: the size of each shared struct, then the offset of each of its members;
+ * constants that place things */
 
 #define SIZE(type) (uint32_t)sizeof(struct type)
 #define AT(type, member) (uint32_t)offsetof(struct type, member)
 
 static const uint32_t identity_shape[] = {
-    SIZE(identity), AT(identity, magic), AT(identity, version), AT(identity, kind), AT(identity, fingerprint),
-    AT(identity, compat), AT(identity, incompat), AT(identity, bytes), AT(identity, serial),
-    AT(identity, directory), AT(identity, boot_id), AT(identity, born_ns), AT(identity, uid), AT(identity, page),
-    AT(identity, reserved),
+    SIZE(identity), AT(identity, magic), AT(identity, version), AT(identity, kind),
+    AT(identity, fingerprint), AT(identity, compat), AT(identity, incompat), AT(identity, bytes),
+    AT(identity, serial), AT(identity, directory), AT(identity, boot_id), AT(identity, born_ns),
+    AT(identity, uid), AT(identity, page), AT(identity, reserved),
 };
 
 static const uint32_t ring_shape[] = {
     SIZE(ring_geometry), AT(ring_geometry, depth), AT(ring_geometry, slot_bytes),
     AT(ring_geometry, inline_bytes), AT(ring_geometry, blocks), AT(ring_geometry, block_bytes),
     AT(ring_geometry, blocks_offset), AT(ring_geometry, message_bytes), AT(ring_geometry, start),
-    AT(ring_geometry, pins), AT(ring_geometry, mode), AT(ring_geometry, topic), AT(ring_geometry, record),
-    AT(ring_geometry, publisher), AT(ring_geometry, flags), AT(ring_geometry, reserved),
+    AT(ring_geometry, pins), AT(ring_geometry, mode), AT(ring_geometry, topic),
+    AT(ring_geometry, record), AT(ring_geometry, publisher), AT(ring_geometry, flags),
+    AT(ring_geometry, reserved),
     SIZE(ring_header), AT(ring_header, identity), AT(ring_header, geometry), AT(ring_header, low),
-    AT(ring_header, head), AT(ring_header, bell), AT(ring_header, starved), AT(ring_header, counters.messages),
-    AT(ring_header, counters.bytes), AT(ring_header, counters.stalls), AT(ring_header, counters.wakes),
+    AT(ring_header, head), AT(ring_header, bell), AT(ring_header, starved),
+    AT(ring_header, counters.messages), AT(ring_header, counters.bytes),
+    AT(ring_header, counters.stalls), AT(ring_header, counters.wakes),
     AT(ring_header, counters.reclaims), AT(ring_header, evicted),
-    SIZE(slot), AT(slot, seq), AT(slot, time_ns), AT(slot, bytes), AT(slot, tag), AT(slot, payload),
-    RING_SLOTS_OFFSET, RING_INLINE_BYTES_MAX, RING_BARE, RING_FENCE, RING_TIMESTAMPS, RING_EXPLICIT_SIZE,
+    SIZE(slot), AT(slot, seq), AT(slot, time_ns), AT(slot, bytes), AT(slot, tag),
+    AT(slot, payload), RING_SLOTS_OFFSET, RING_INLINE_BYTES_MAX, RING_BARE, RING_FENCE,
+    RING_TIMESTAMPS, RING_EXPLICIT_SIZE,
 };
 
 static const uint32_t readers_shape[] = {
@@ -42,14 +46,16 @@ static const uint32_t readers_shape[] = {
 
 static const uint32_t directory_shape[] = {
     SIZE(directory_geometry), AT(directory_geometry, topics), AT(directory_geometry, rings),
-    AT(directory_geometry, subscriptions), AT(directory_geometry, pages), AT(directory_geometry, errors),
-    AT(directory_geometry, topics_offset), AT(directory_geometry, rings_offset),
-    AT(directory_geometry, subscriptions_offset), AT(directory_geometry, pages_offset),
-    AT(directory_geometry, errors_offset), AT(directory_geometry, bytes),
+    AT(directory_geometry, subscriptions), AT(directory_geometry, pages),
+    AT(directory_geometry, errors), AT(directory_geometry, topics_offset),
+    AT(directory_geometry, rings_offset), AT(directory_geometry, subscriptions_offset),
+    AT(directory_geometry, pages_offset), AT(directory_geometry, errors_offset),
+    AT(directory_geometry, bytes),
     SIZE(directory_header), AT(directory_header, identity), AT(directory_header, geometry),
     AT(directory_header, instance), AT(directory_header, generation), AT(directory_header, epoch),
     AT(directory_header, daemon_pid), AT(directory_header, daemon_state),
-    AT(directory_header, daemon_start_time), AT(directory_header, next_serial), DAEMON_RUNNING, DAEMON_ENDED,
+    AT(directory_header, daemon_start_time), AT(directory_header, next_serial), DAEMON_RUNNING,
+    DAEMON_ENDED,
 };
 
 static const uint32_t info_shape[] = {
@@ -58,10 +64,11 @@ static const uint32_t info_shape[] = {
     AT(topic_info, serial), AT(topic_info, born_ns), AT(topic_info, refused),
     SIZE(owner_info), AT(owner_info, pid), AT(owner_info, uid), AT(owner_info, start_time),
     AT(owner_info, session), AT(owner_info, command),
-    SIZE(ring_info), AT(ring_info, state), AT(ring_info, topic), AT(ring_info, next), AT(ring_info, flags),
-    AT(ring_info, serial), AT(ring_info, publisher), AT(ring_info, predecessor), AT(ring_info, start),
-    AT(ring_info, final_head), AT(ring_info, bytes), AT(ring_info, message_bytes), AT(ring_info, depth),
-    AT(ring_info, pins), AT(ring_info, pins_granted), AT(ring_info, segment_kind), AT(ring_info, owner),
+    SIZE(ring_info), AT(ring_info, state), AT(ring_info, topic), AT(ring_info, next),
+    AT(ring_info, flags), AT(ring_info, serial), AT(ring_info, publisher),
+    AT(ring_info, predecessor), AT(ring_info, start), AT(ring_info, final_head),
+    AT(ring_info, bytes), AT(ring_info, message_bytes), AT(ring_info, depth), AT(ring_info, pins),
+    AT(ring_info, pins_granted), AT(ring_info, segment_kind), AT(ring_info, owner),
     AT(ring_info, born_ns), AT(ring_info, retired_ns), RING_FREE, RING_LIVE, RING_RETIRED,
     SIZE(subscription_info), AT(subscription_info, live), AT(subscription_info, policy),
     AT(subscription_info, pins), AT(subscription_info, history), AT(subscription_info, serial),
@@ -106,8 +113,9 @@ uint64_t layout_fingerprint(void) {
 
 /* ---- format and check */
 
-void identity_format(struct identity *id, uint32_t kind, uint64_t bytes, uint64_t serial, uint64_t directory,
-                     const uint64_t boot[2], uint64_t born_ns, uint32_t uid, uint32_t page) {
+void identity_format(struct identity *id, uint32_t kind, uint64_t bytes, uint64_t serial,
+                     uint64_t directory, const uint64_t boot[2], uint64_t born_ns, uint32_t uid,
+                     uint32_t page) {
     id->version = LAYOUT_VERSION;
     id->kind = kind;
     id->fingerprint = layout_fingerprint();
@@ -125,32 +133,38 @@ void identity_format(struct identity *id, uint32_t kind, uint64_t bytes, uint64_
 }
 
 void identity_publish(struct identity *id, uint64_t magic) {
-    /* SYNC identity.magic: release pairs with the acquire in identity_check(): who sees it sees all of the format. */
+    /* SYNC identity.magic: release pairs with the acquire in identity_check(): who sees it sees
+     * all of the format. */
     atomic_store_release(&id->magic, magic);
 }
 
 void identity_retire(struct identity *id) {
-    /* SYNC identity.magic: release pairs with the acquire in identity_check(); nothing is freed by it. */
+    /* SYNC identity.magic: release pairs with the acquire in identity_check(); nothing is freed by
+     * it. */
     atomic_store_release(&id->magic, 0);
 }
 
 static int check_version(const struct identity *id) {
     if (id->version != LAYOUT_VERSION) {
         return error_raise(SHMPS_E_VERSION,
-                           "the segment has layout version %" PRIu32 ", this program knows version %u: end all "
-                           "programs of the bus and start them with the %s version of shmps",
-                           id->version, LAYOUT_VERSION, id->version > LAYOUT_VERSION ? "newer" : "same");
+                           "the segment has layout version %" PRIu32 ", this program knows "
+                           "version %u: end all programs of the bus and start them with the %s "
+                           "version of shmps",
+                           id->version, LAYOUT_VERSION,
+                           id->version > LAYOUT_VERSION ? "newer" : "same");
     }
     if (id->fingerprint != layout_fingerprint()) {
         return error_raise(SHMPS_E_VERSION,
-                           "the segment was laid out by another build of shmps (fingerprint %016" PRIx64
-                           ", this program has %016" PRIx64 "): use one build for pubsubd and all programs",
+                           "the segment was laid out by another build of shmps (fingerprint %016"
+                           PRIx64 ", this program has %016" PRIx64 "): use one build for pubsubd "
+                           "and all programs",
                            id->fingerprint, layout_fingerprint());
     }
     if ((id->incompat & ~LAYOUT_INCOMPAT_KNOWN) != 0) {
         return error_raise(SHMPS_E_VERSION,
-                           "the segment uses features %#" PRIx32 " of which this program only knows %#" PRIx32
-                           ": use the newer version of shmps for it too", id->incompat, LAYOUT_INCOMPAT_KNOWN);
+                           "the segment uses features %#" PRIx32 " of which this program only "
+                           "knows %#" PRIx32 ": use the newer version of shmps for it too",
+                           id->incompat, LAYOUT_INCOMPAT_KNOWN);
     }
     return 0;
 }
@@ -159,15 +173,18 @@ int identity_check(const struct identity *id, uint64_t magic, uint64_t mapped_by
     struct identity copy; /* checked instead of what others may change meanwhile (I6) */
 
     if (mapped_bytes < sizeof(copy)) {
-        return error_raise(SHMPS_E_CORRUPT, "the segment has %" PRIu64 " bytes: it is truncated, and not used",
+        return error_raise(SHMPS_E_CORRUPT,
+                           "the segment has %" PRIu64 " bytes: it is truncated, and not used",
                            mapped_bytes);
     }
     /* SYNC identity.magic: acquire pairs with the release in identity_publish(). */
     uint64_t found = atomic_load_acquire(&id->magic);
     if (found != magic) {
         return error_raise(SHMPS_E_CORRUPT,
-                           "the segment begins with %016" PRIx64 " instead of %016" PRIx64 ": it is not finished, "
-                           "already retired, or not what its name says; it is not used", found, magic);
+                           "the segment begins with %016" PRIx64 " instead of %016" PRIx64 ": it "
+                           "is not finished, already retired, or not what its name says; it is "
+                           "not used",
+                           found, magic);
     }
     copy_out_relaxed(&copy, id, sizeof(copy));
 
@@ -177,13 +194,16 @@ int identity_check(const struct identity *id, uint64_t magic, uint64_t mapped_by
     }
     if (copy.bytes != mapped_bytes) {
         return error_raise(SHMPS_E_CORRUPT,
-                           "the segment has %" PRIu64 " bytes, but was made with %" PRIu64 ": it was truncated or "
-                           "extended, and is not used", mapped_bytes, copy.bytes);
+                           "the segment has %" PRIu64 " bytes, but was made with %" PRIu64 ": it "
+                           "was truncated or extended, and is not used",
+                           mapped_bytes, copy.bytes);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(copy.reserved); i++) {
         if (copy.reserved[i] != 0) {
-            return error_raise(SHMPS_E_CORRUPT, "reserved word %zu of the segment's identity is %#" PRIx64
-                               " instead of 0: it is damaged, and not used", i, copy.reserved[i]);
+            return error_raise(SHMPS_E_CORRUPT,
+                               "reserved word %zu of the segment's identity is %#" PRIx64 " "
+                               "instead of 0: it is damaged, and not used",
+                               i, copy.reserved[i]);
         }
     }
     return 0;

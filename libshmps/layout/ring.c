@@ -13,7 +13,8 @@
 
 /* ---- geometry */
 
-/* unit: a power of two; value: far from the end of 64 bits, as the limits of ring.h are checked first */
+/* unit: a power of two; value: far from the end of 64 bits, as the limits of ring.h are checked
+ * first */
 static uint64_t round_up(uint64_t value, uint64_t unit) {
     return (value + unit - 1) & ~(unit - 1);
 }
@@ -38,7 +39,8 @@ static void choose_slots(struct ring_geometry *g) {
     g->inline_bytes = g->slot_bytes - SLOT_HEADER_BYTES;
 }
 
-/* Offset of the blocks and size of the segment. False if 64 bits or RING_BYTES_MAX are exceeded. */
+/* Offset of the blocks and size of the segment. False if 64 bits or RING_BYTES_MAX are
+ * exceeded. */
 static bool choose_places(struct ring_geometry *g, uint64_t *ret_bytes) {
     uint64_t slots, end, blocks;
 
@@ -58,20 +60,24 @@ static bool choose_places(struct ring_geometry *g, uint64_t *ret_bytes) {
 
 int ring_geometry_make(struct ring_geometry *ret, uint64_t *ret_segment_bytes, uint64_t depth,
                        uint64_t message_bytes, uint64_t pins) {
-    struct ring_geometry g = { .message_bytes = message_bytes > 0 ? message_bytes : DEFAULT_MESSAGE_BYTES };
+    struct ring_geometry g = { 0 };
     uint64_t bytes;
 
+    g.message_bytes = message_bytes > 0 ? message_bytes : DEFAULT_MESSAGE_BYTES;
     if (g.message_bytes > RING_BLOCK_BYTES_MAX) {
         return error_raise(SHMPS_E_SIZE,
-                           "a message of %" PRIu64 " bytes is larger than any may be (%" PRIu64 "): send it in parts",
+                           "a message of %" PRIu64 " bytes is larger than any may be (%" PRIu64
+                           "): send it in parts",
                            message_bytes, RING_BLOCK_BYTES_MAX);
     }
     if (depth > RING_DEPTH_MAX) {
-        return error_raise(SHMPS_E_INVALID, "a depth of %" PRIu64 " slots is more than a ring can have (%u)", depth,
+        return error_raise(SHMPS_E_INVALID,
+                           "a depth of %" PRIu64 " slots is more than a ring can have (%u)", depth,
                            RING_DEPTH_MAX);
     }
     if (pins > RING_PINS_MAX) {
-        return error_raise(SHMPS_E_INVALID, "%" PRIu64 " pins are more than a ring can have (%u)", pins, RING_PINS_MAX);
+        return error_raise(SHMPS_E_INVALID, "%" PRIu64 " pins are more than a ring can have (%u)",
+                           pins, RING_PINS_MAX);
     }
     if (depth == 0) {
         depth = g.message_bytes >= LARGE_MESSAGE_BYTES ? DEFAULT_DEPTH_LARGE : DEFAULT_DEPTH;
@@ -81,8 +87,9 @@ int ring_geometry_make(struct ring_geometry *ret, uint64_t *ret_segment_bytes, u
     choose_slots(&g);
     if (!choose_places(&g, &bytes)) {
         return error_raise(SHMPS_E_INVALID,
-                           "a ring of %" PRIu32 " slots and %" PRIu32 " blocks of %" PRIu64 " bytes exceeds the largest "
-                           "segment (%" PRIu64 " bytes): ask for less depth, pins or message_bytes",
+                           "a ring of %" PRIu32 " slots and %" PRIu32 " blocks of %" PRIu64
+                           " bytes exceeds the largest segment (%" PRIu64 " bytes): ask for less "
+                           "depth, pins or message_bytes",
                            g.depth, g.blocks, g.block_bytes, RING_BYTES_MAX);
     }
     *ret = g;
@@ -91,8 +98,10 @@ int ring_geometry_make(struct ring_geometry *ret, uint64_t *ret_segment_bytes, u
 }
 
 static int corrupt_geometry(const char *what, uint64_t value) {
-    return error_raise(SHMPS_E_CORRUPT, "%s %" PRIu64 " of a ring's geometry is none that pubsubd makes: the ring is "
-                       "damaged, and not used", what, value);
+    return error_raise(SHMPS_E_CORRUPT,
+                       "%s %" PRIu64 " of a ring's geometry is none that pubsubd makes: the ring "
+                       "is damaged, and not used",
+                       what, value);
 }
 
 int ring_geometry_check(const struct ring_geometry *g, uint64_t segment_bytes) {
@@ -104,7 +113,8 @@ int ring_geometry_check(const struct ring_geometry *g, uint64_t segment_bytes) {
         return corrupt_geometry("message_bytes", 0);
     }
     if (ring_geometry_make(&made, &bytes, g->depth, g->message_bytes, g->pins) < 0) {
-        return error_context(SHMPS_E_CORRUPT, "a ring's geometry is damaged, and the ring not used");
+        return error_context(SHMPS_E_CORRUPT,
+                             "a ring's geometry is damaged, and the ring not used");
     }
     if (g->depth != made.depth) {
         return corrupt_geometry("depth", g->depth);
@@ -119,8 +129,10 @@ int ring_geometry_check(const struct ring_geometry *g, uint64_t segment_bytes) {
         return corrupt_geometry("blocks_offset", g->blocks_offset);
     }
     if (bytes != segment_bytes) {
-        return error_raise(SHMPS_E_CORRUPT, "a ring's geometry needs %" PRIu64 " bytes, its segment has %" PRIu64
-                           ": it is not used", bytes, segment_bytes);
+        return error_raise(SHMPS_E_CORRUPT,
+                           "a ring's geometry needs %" PRIu64 " bytes, its segment has %" PRIu64
+                           ": it is not used",
+                           bytes, segment_bytes);
     }
     if (g->start > SEQUENCE_END) {
         return corrupt_geometry("start", g->start);
@@ -141,15 +153,16 @@ int ring_geometry_check(const struct ring_geometry *g, uint64_t segment_bytes) {
 
 void ring_format(struct ring_header *ring, const struct ring_geometry *g) {
     ring->geometry = *g;
-    /* relaxed, all of them: whoever attaches has seen the magic, which is published later. A zeroed slot is an empty one:
-     * seq would be s + 1 of no sequence below SEQUENCE_END. */
+    /* relaxed, all of them: whoever attaches has seen the magic, which is published later. A
+     * zeroed slot is an empty one: seq would be s + 1 of no sequence below SEQUENCE_END. */
     atomic_store_relaxed(&ring->low, g->start);
     atomic_store_relaxed(&ring->head, g->start);
     atomic_store_relaxed(&ring->bell, 1);
     atomic_store_relaxed(&ring->starved, 0);
 }
 
-int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes, struct ring_geometry *ret) {
+int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes,
+                      struct ring_geometry *ret) {
     struct ring_geometry g;
 
     int r = identity_check(&ring->identity, MAGIC_RING, mapped_bytes);
@@ -157,7 +170,9 @@ int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes, str
         return r;
     }
     if (mapped_bytes < RING_SLOTS_OFFSET) {
-        return error_raise(SHMPS_E_CORRUPT, "a ring of %" PRIu64 " bytes has no room for its header: it is not used",
+        return error_raise(SHMPS_E_CORRUPT,
+                           "a ring of %" PRIu64 " bytes has no room for its header: it is not "
+                           "used",
                            mapped_bytes);
     }
     copy_out_relaxed(&g, &ring->geometry, sizeof(g));
@@ -172,9 +187,11 @@ int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes, str
 uint64_t ring_committed_end(const struct ring_header *ring, const struct ring_geometry *g) {
     const char *slots = (const char *)ring + RING_SLOTS_OFFSET;
 
-    /* SYNC ring.head: acquire pairs with the release in ring_finish(): samples below it are seen committed. */
+    /* SYNC ring.head: acquire pairs with the release in ring_finish(): samples below it are seen
+     * committed. */
     uint64_t end = atomic_load_acquire(&ring->head);
-    /* What a broken publisher stored must not become the start of a successor, or a reader's position, beyond all others. */
+    /* What a broken publisher stored must not become the start of a successor, or a reader's
+     * position, beyond all others. */
     end = min_u64(max_u64(end, g->start), SEQUENCE_END);
     for (uint32_t i = 0; i < g->depth && end < SEQUENCE_END; i++) {
         /* SYNC slot.seq: acquire pairs with the release in ring_commit(). */
@@ -189,7 +206,8 @@ uint64_t ring_committed_end(const struct ring_header *ring, const struct ring_ge
 /* ---- the walk */
 
 static int broken(const char *what, uint64_t sequence, uint64_t value) {
-    return error_raise(SHMPS_E_CORRUPT, "ring: sample %" PRIu64 ": %s %" PRIu64, sequence, what, value);
+    return error_raise(SHMPS_E_CORRUPT, "ring: sample %" PRIu64 ": %s %" PRIu64, sequence, what,
+                       value);
 }
 
 static int check_slot(const struct slot *slot, const struct ring_geometry *g, uint64_t sequence) {
@@ -211,11 +229,12 @@ static int check_slot(const struct slot *slot, const struct ring_geometry *g, ui
     return 0;
 }
 
-/* No block twice: with a bitmap for a window of the blocks, and a pass over the samples for each window, as this room
- * allocates nothing. */
+/* No block twice: with a bitmap for a window of the blocks, and a pass over the samples for each
+ * window, as this room allocates nothing. */
 #define WINDOW_BLOCKS 65536u
 
-static int check_owners(const struct ring_header *ring, const struct ring_geometry *g, uint64_t low, uint64_t end) {
+static int check_owners(const struct ring_header *ring, const struct ring_geometry *g,
+                        uint64_t low, uint64_t end) {
     const char *slots = (const char *)ring + RING_SLOTS_OFFSET;
 
     for (uint32_t first = 0; first < g->blocks; first += WINDOW_BLOCKS) {
@@ -226,7 +245,8 @@ static int check_owners(const struct ring_header *ring, const struct ring_geomet
             if (atomic_load_relaxed(&slot->bytes) <= g->inline_bytes) {
                 continue;
             }
-            uint64_t block = atomic_load_relaxed(&slot->payload[0]) - first; /* relaxed: as above; wraps below first */
+            /* relaxed: as above; below `first` it wraps */
+            uint64_t block = atomic_load_relaxed(&slot->payload[0]) - first;
             if (block >= WINDOW_BLOCKS) {
                 continue;
             }
@@ -250,10 +270,13 @@ int ring_check(const struct ring_header *ring, uint64_t mapped_bytes) {
     /* relaxed: the publisher does not run */
     uint64_t low = atomic_load_relaxed(&ring->low);
     uint64_t head = atomic_load_relaxed(&ring->head);
-    uint64_t end = ring_committed_end(ring, &g); /* a publisher may have been killed between commit and head */
+    /* A publisher may have been killed between commit and head. */
+    uint64_t end = ring_committed_end(ring, &g);
     if (low < g.start || low > head || head > SEQUENCE_END || end - low > g.depth) {
-        return error_raise(SHMPS_E_CORRUPT, "ring: I1 does not hold: start %" PRIu64 ", low %" PRIu64 ", head %" PRIu64
-                           ", committed up to %" PRIu64 ", depth %" PRIu32, g.start, low, head, end, g.depth);
+        return error_raise(SHMPS_E_CORRUPT,
+                           "ring: I1 does not hold: start %" PRIu64 ", low %" PRIu64 ", head %"
+                           PRIu64 ", committed up to %" PRIu64 ", depth %" PRIu32,
+                           g.start, low, head, end, g.depth);
     }
     for (uint64_t s = low; s < end; s++) {
         r = check_slot(ring_slot(slots, &g, s), &g, s);

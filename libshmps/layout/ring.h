@@ -1,7 +1,7 @@
 /* layout/ring.h - what lies in a ring segment.
  *
  *     0      identity (128)        WRITER: pubsubd, at format
- *     128    geometry (128)        WRITER: pubsubd, at format; all copy it to private memory when they attach
+ *     128    geometry (128)        WRITER: pubsubd, at format; who attaches makes a private copy
  *     256    low                   WRITER of this line and all that follow: the one publisher
  *     384    head
  *     512    bell
@@ -29,12 +29,12 @@
 #define RING_PINS_MAX (1u << 16)
 #define RING_BYTES_MAX (UINT64_C(1) << 42)
 #define SLOT_HEADER_BYTES 32
-/* Explicit message sizes up to this live in the slot itself; larger ones in blocks. (Decision 3.) */
+/* Explicit message sizes up to this live in the slot, larger ones in blocks (decision 3). */
 #define RING_INLINE_BYTES_MAX 224u
-/* The last sequence ever used is below this; need and limit arithmetic can therefore never wrap, and the two
- * values above it can mean "none". A ring that reaches it refuses to publish. */
+/* The last sequence ever used is below this; need and limit arithmetic can therefore never wrap,
+ * and the two values above it can mean "none". A ring that reaches it refuses to publish. */
 #define SEQUENCE_END (UINT64_MAX - (UINT64_C(1) << 32))
-#define NEED_NONE UINT64_MAX /* reader entry: needs nothing (it does not hold the publisher back) */
+#define NEED_NONE UINT64_MAX /* reader entry: it does not hold the publisher back */
 
 /* How the publisher looks for sleepers (DESIGN 5); for the ring's whole life. */
 enum ring_mode {
@@ -46,10 +46,10 @@ struct ring_geometry {
     uint32_t depth;          /* slots, a power of two, RING_DEPTH_MIN .. RING_DEPTH_MAX */
     uint32_t slot_bytes;     /* 64 * k */
     uint32_t inline_bytes;   /* slot_bytes - 32: payloads up to this lie in the slot */
-    uint32_t blocks;         /* depth + pins + 1, or 0 if no message can be larger than inline_bytes */
+    uint32_t blocks;         /* depth + pins + 1; 0 if every message fits inline */
     uint64_t block_bytes;    /* a multiple of 64 (of 4096 from there on), or 0 */
     uint64_t blocks_offset;  /* from the segment's start, or 0 */
-    uint64_t message_bytes;  /* the largest message: max(inline_bytes, block_bytes) or less if set explicitly */
+    uint64_t message_bytes;  /* the largest message: what was asked for */
     uint64_t start;          /* the first sequence */
     uint32_t pins;           /* P: pins granted over all readers may not exceed this */
     uint32_t mode;           /* enum ring_mode */
@@ -70,10 +70,10 @@ struct ring_header {
     struct ring_geometry geometry;
 
     _Alignas(128) atomic_u64 low;     /* sequences below it must not be read any more */
-    _Alignas(128) atomic_u64 head;    /* next sequence, stored after the commit: a hint, walk on from it */
-    _Alignas(128) atomic_u64 bell;    /* starts at 1; +1 before each wake; the low half is the futex word */
+    _Alignas(128) atomic_u64 head;    /* next sequence, stored after the commit: a hint */
+    _Alignas(128) atomic_u64 bell;    /* starts at 1; +1 before a wake; low half: futex word */
     _Alignas(128) atomic_u64 starved; /* the need that a sleeping publisher waits for, 0: none */
-    _Alignas(128) struct {            /* plain single-writer counters for tools: relaxed stores, relaxed loads */
+    _Alignas(128) struct {            /* for tools: plain, of a single writer, relaxed */
         atomic_u64 messages;
         atomic_u64 bytes;
         atomic_u64 stalls;            /* times that it found no room */
@@ -90,19 +90,20 @@ _Static_assert(offsetof(struct ring_header, bell) == 512, "bell at 512");
 _Static_assert(offsetof(struct ring_header, starved) == 640, "starved at 640");
 _Static_assert(offsetof(struct ring_header, counters) == 768, "counters at 768");
 _Static_assert(offsetof(struct ring_header, evicted) == 896, "evicted at 896");
-_Static_assert(sizeof(struct ring_header) <= RING_SLOTS_OFFSET, "the header fits before the slots");
+_Static_assert(sizeof(struct ring_header) <= RING_SLOTS_OFFSET, "the slots follow the header");
 
 struct slot {
     atomic_u64 seq;        /* s + 1: sample s is committed. Stored last, with release */
     atomic_u64 time_ns;    /* CLOCK_MONOTONIC of the commit, 0 without timestamps */
-    atomic_u64 bytes;      /* of the payload; <= inline_bytes: it lies in `payload`, else in a block */
+    atomic_u64 bytes;      /* of the message; <= inline_bytes: in `payload`, else in a block */
     atomic_u64 tag;
     atomic_u64 payload[];  /* inline bytes, or payload[0] = index of the block */
 };
 _Static_assert(sizeof(struct slot) == SLOT_HEADER_BYTES, "slot header is half a line");
 _Static_assert(offsetof(struct slot, payload) == SLOT_HEADER_BYTES, "payload follows");
 
-static inline struct slot *ring_slot(const void *slots, const struct ring_geometry *g, uint64_t sequence) {
+static inline struct slot *ring_slot(const void *slots, const struct ring_geometry *g,
+                                     uint64_t sequence) {
     return (struct slot *)((char *)slots + (sequence & (g->depth - 1)) * (size_t)g->slot_bytes);
 }
 
@@ -111,28 +112,33 @@ static inline uint32_t ring_batch(uint32_t depth) {
     return depth >= 8 ? depth / 8 : 1;
 }
 
-/* What a publisher asks for -> a full geometry and the segment's size. message_bytes 0: not set explicitly
- * (4096 then). `pins`: P, already decided. INVALID or SIZE for what exceeds a limit above; nothing overflows. */
-int ring_geometry_make(struct ring_geometry *ret, uint64_t *ret_segment_bytes, uint64_t depth, uint64_t message_bytes,
-                       uint64_t pins);
+/* What a publisher asks for -> a full geometry and the segment's size. message_bytes 0: not set
+ * explicitly (4096 then). `pins`: P, already decided. INVALID or SIZE for what exceeds a limit
+ * above; nothing overflows. */
+int ring_geometry_make(struct ring_geometry *ret, uint64_t *ret_segment_bytes, uint64_t depth,
+                       uint64_t message_bytes, uint64_t pins);
 
-/* Is this geometry one that ring_geometry_make() could have made, and does it fit `segment_bytes`? CORRUPT if not.
- * To be called on a private copy. */
+/* Is this geometry one that ring_geometry_make() could have made, and does it fit `segment_bytes`?
+ * CORRUPT if not. To be called on a private copy. */
 int ring_geometry_check(const struct ring_geometry *g, uint64_t segment_bytes);
 
-/* Format a zeroed, allocated segment: geometry, bell = 1, low = head = geometry->start, slots marked empty.
- * The identity is formatted by the caller before, and published by the caller after. */
+/* Format a zeroed, allocated segment: geometry, bell = 1, low = head = geometry->start, slots
+ * marked empty. The identity is formatted by the caller before, and published by the caller
+ * after. */
 void ring_format(struct ring_header *ring, const struct ring_geometry *g);
 
 /* identity_check, then copy the geometry out once and check the copy. */
-int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes, struct ring_geometry *ret);
+int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes,
+                      struct ring_geometry *ret);
 
-/* The sequence after the last committed sample: walks on from `head` while slots are committed, at most depth steps. For
- * whoever looks from outside (joins, drains, retires). g: the private copy. */
+/* The sequence after the last committed sample: walks on from `head` while slots are committed, at
+ * most depth steps. For whoever looks from outside (joins, drains, retires). g: the private copy.
+ * Always in [g->start, SEQUENCE_END], whatever the publisher stored. */
 uint64_t ring_committed_end(const struct ring_header *ring, const struct ring_geometry *g);
 
-/* Walk the whole structure: I1, every slot in [low, head) committed with its own sequence, sizes and block indices in
- * range, no block owned twice. Only while the publisher does not run. CORRUPT with the first violation. */
+/* Walk the whole structure: I1, every slot in [low, head) committed with its own sequence, sizes
+ * and block indices in range, no block owned twice. Only while the publisher does not run. CORRUPT
+ * with the first violation. */
 int ring_check(const struct ring_header *ring, uint64_t mapped_bytes);
 
 #endif

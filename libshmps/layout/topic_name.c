@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <string.h>
 
-/* Bytes of the well-formed UTF-8 sequence at `s`, or 0. The ranges of the second byte are those of The Unicode
- * Standard, table 3-7: they leave out overlong forms, surrogates and what lies beyond U+10FFFF. A NUL is never
- * in a range, so nothing is read beyond the end of the string. */
+/* Bytes of the well-formed UTF-8 sequence at `s`, or 0. The ranges of the second byte are those of
+ * The Unicode Standard, table 3-7: they leave out overlong forms, surrogates and what lies beyond
+ * U+10FFFF. A NUL is never in a range, so nothing is read beyond the end of the string. */
 static size_t utf8_length(const unsigned char *s) {
     unsigned char low = 0x80, high = 0xbf;
     size_t length;
@@ -46,13 +46,14 @@ static int check_characters(const char *what, const char *name) {
     for (size_t i = 0; s[i] != '\0';) {
         size_t length = utf8_length(s + i);
         if (length == 0) {
-            return error_raise(SHMPS_E_TOPIC, "%s: byte %zu (0x%02x) is not valid UTF-8; use UTF-8",
-                               what, i, s[i]);
+            return error_raise(SHMPS_E_TOPIC,
+                               "%s: byte %zu (0x%02x) is not valid UTF-8; use UTF-8", what, i,
+                               s[i]);
         }
         if (s[i] < 0x20 || s[i] == 0x7f) {
             return error_raise(SHMPS_E_TOPIC,
-                               "%s: byte %zu is the control character 0x%02x; leave it out", what, i,
-                               s[i]);
+                               "%s: byte %zu is the control character 0x%02x; leave it out", what,
+                               i, s[i]);
         }
         i += length;
     }
@@ -68,12 +69,14 @@ static int check_wildcards(const char *name, const char *level, size_t length, b
     }
     if (!filter) {
         return error_raise(SHMPS_E_TOPIC,
-                           "topic \"%s\": '%c' is for filters only; leave it out of a topic's name",
+                           "topic \"%s\": '%c' is for filters only; leave it out of a topic's "
+                           "name",
                            name, plus != NULL ? '+' : '#');
     }
     if (length != 1) {
-        return error_raise(SHMPS_E_TOPIC, "filter \"%s\": '%c' has to be a whole level, as in a/%c",
-                           name, plus != NULL ? '+' : '#', plus != NULL ? '+' : '#');
+        return error_raise(SHMPS_E_TOPIC,
+                           "filter \"%s\": '%c' has to be a whole level, as in a/%c", name,
+                           plus != NULL ? '+' : '#', plus != NULL ? '+' : '#');
     }
     if (hash != NULL && level[1] != '\0') {
         return error_raise(SHMPS_E_TOPIC, "filter \"%s\": '#' can only be the last level", name);

@@ -1,4 +1,5 @@
-/* layout/topic_name.h - the rules for topic names and filters (written down in shmps/shmps.h) and matching. Pure. */
+/* layout/topic_name.h - the rules for topic names and filters (written down in shmps/shmps.h) and
+ * matching. Pure. */
 #ifndef SHMPS_LAYOUT_TOPIC_NAME_H
 #define SHMPS_LAYOUT_TOPIC_NAME_H
 
