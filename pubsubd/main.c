@@ -1,0 +1,250 @@
+/* pubsubd - lays out the shared memory of a bus and decides who may use it. It carries no message. */
+#include "base/error.h"
+#include "bus.h"
+#include "lock.h"
+#include "log.h"
+#include "session.h"
+#include "wait/futex.h"
+#include "wire/address.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#define EXIT_USAGE 2
+
+struct options {
+    const char *instance;
+    const char *socket;
+    const char *ready_semaphore;
+    bool system;
+    bool autostarted;
+    bool verbose;
+    enum loop_kind loop;
+};
+
+static void print_usage(FILE *to) {
+    fputs("usage: pubsubd [OPTION]...\n"
+          "Lay out the shared memory of a publish/subscribe bus. Runs in the foreground, prints\n"
+          "\"ready\" when it accepts clients, ends on SIGTERM.\n"
+          "\n"
+          "  --instance NAME         the name of the bus (default: \"default\")\n"
+          "  --system                the bus of the machine: socket in /run/pubsubd\n"
+          "  --socket PATH           listen here instead\n"
+          "  --loop uring|epoll      how to wait (default: io_uring, else epoll; $SHMPS_LOOP)\n"
+          "  --ready-semaphore NAME  post this named semaphore when ready\n"
+          "  --autostarted           end 5 s after the last client\n"
+          "  --verbose               log every client\n"
+          "  --version, --help\n",
+          to);
+}
+
+static bool parse_loop(const char *name, enum loop_kind *ret) {
+    if (strcmp(name, "uring") == 0)
+        *ret = LOOP_URING;
+    else if (strcmp(name, "epoll") == 0)
+        *ret = LOOP_EPOLL;
+    else
+        return false;
+    return true;
+}
+
+/* -1: go on; else exit with this status. */
+static int parse_options(int argc, char **argv, struct options *o) {
+    static const struct option known[] = {
+        { "instance", required_argument, NULL, 'i' },
+        { "system", no_argument, NULL, 's' },
+        { "socket", required_argument, NULL, 'p' },
+        { "loop", required_argument, NULL, 'l' },
+        { "ready-semaphore", required_argument, NULL, 'r' },
+        { "autostarted", no_argument, NULL, 'a' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    const char *loop = getenv("SHMPS_LOOP");
+    *o = (struct options){ .instance = "default" };
+    for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
+        switch (c) {
+        case 'i': o->instance = optarg; break;
+        case 's': o->system = true; break;
+        case 'p': o->socket = optarg; break;
+        case 'l': loop = optarg; break;
+        case 'r': o->ready_semaphore = optarg; break;
+        case 'a': o->autostarted = true; break;
+        case 'v': o->verbose = true; break;
+        case 'V': puts("pubsubd " SHMPS_VERSION); return 0;
+        case 'h': print_usage(stdout); return 0;
+        default: print_usage(stderr); return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "pubsubd: \"%s\" is no option\n", argv[optind]);
+        return EXIT_USAGE;
+    }
+    if (loop != NULL && *loop != '\0' && !parse_loop(loop, &o->loop)) {
+        fprintf(stderr, "pubsubd: the loop is \"uring\" or \"epoll\", not \"%s\"\n", loop);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+/* ---- signals */
+
+struct signals {
+    struct bus *bus;
+    int fd;
+    uint32_t watch;
+};
+
+static void on_signal(void *data, uint32_t events) {
+    struct signals *signals = data;
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(signals->fd, &info, sizeof(info)) == sizeof(info)) {
+        log_notice("%s: ending", strsignal((int)info.ssi_signo));
+        signals->bus->ending = true;
+    } else {
+        loop_arm(signals->bus->loop, signals->watch, POLLIN);
+    }
+}
+
+/* SIGHUP: the terminal of a daemon in the foreground has gone. */
+static int watch_signals(struct signals *signals, struct bus *bus) {
+    sigset_t set;
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signals->bus = bus;
+    signals->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals->fd < 0)
+        return error_system(errno, "cannot receive signals");
+    int r = loop_add(bus->loop, signals->fd, on_signal, signals, &signals->watch);
+    if (r == 0)
+        loop_arm(bus->loop, signals->watch, POLLIN);
+    return r;
+}
+
+/* ---- ready */
+
+/* Whoever started us waits for it; it is a hint, and its absence nobody's trouble but his. */
+static void post_ready(const char *name) {
+    if (name == NULL)
+        return;
+    sem_t *semaphore = sem_open(name, 0);
+    if (semaphore == SEM_FAILED) {
+        log_warning("cannot open the semaphore %s: %s", name, strerror(errno));
+        return;
+    }
+    sem_post(semaphore);
+    sem_close(semaphore);
+}
+
+static void print_ready(void) {
+    static const char line[] = "ready\n";
+    ssize_t n = write(STDOUT_FILENO, line, sizeof(line) - 1);
+    (void)n; /* nobody reads it: then nobody waits for it */
+}
+
+/* ---- the life of a daemon */
+
+static int find_path(const struct options *o, char ret[SOCKET_PATH_BYTES]) {
+    if (!instance_name_valid(o->instance))
+        return error_raise(SHMPS_E_INVALID, "\"%s\" is no instance name: 1 to %d of A-Z a-z 0-9 _ "
+                           "and - are", o->instance, INSTANCE_BYTES - 1);
+    if (o->socket == NULL)
+        return address_of_instance(o->instance, o->system, true, ret);
+    if (strlen(o->socket) >= SOCKET_PATH_BYTES)
+        return error_raise(SHMPS_E_INVALID, "a socket's path has at most %zu bytes: %s",
+                           SOCKET_PATH_BYTES - 1, o->socket);
+    memcpy(ret, o->socket, strlen(o->socket) + 1);
+    return 0;
+}
+
+static int serve(struct bus *bus, struct server *server, const struct options *o) {
+    bool found;
+    int r = adopt(bus, &found);
+    if (r == 0 && !found)
+        r = bus_create(bus);
+    if (r < 0)
+        return r;
+    server_start(server);
+    bus_begin(bus);
+    log_notice("pubsubd %s, instance \"%s\", epoch %" PRIu64 ", %s", SHMPS_VERSION, bus->instance,
+               bus->epoch, loop_name(bus->loop));
+    post_ready(o->ready_semaphore);
+    print_ready();
+    while (!bus->ending && r == 0) {
+        server_turn(server);
+        r = loop_turn(bus->loop, bus->openings == NULL);
+        opening_step(bus);
+    }
+    if (r < 0)
+        return r; /* as after a SIGKILL: the next daemon adopts what is there */
+    /* What can be found goes first, then those who wait for the end see it. */
+    server_stop_listening(server);
+    bus_end(bus);
+    lock_remove(bus->uid, bus->instance);
+    return 0;
+}
+
+static int run(struct bus *bus, const struct options *o, const char *path) {
+    struct signals signals = { .fd = -1 };
+    struct server *server = NULL;
+    int r = loop_new(&bus->loop, o->loop);
+    if (r < 0)
+        return r;
+    r = watch_signals(&signals, bus);
+    if (r == 0)
+        r = server_new(&server, bus, path, o->system, o->autostarted);
+    if (r == 0)
+        r = serve(bus, server, o);
+    session_forget_all(bus);
+    reaper_forget(bus);
+    server_free(server);
+    loop_remove(bus->loop, signals.watch);
+    scope_close(&signals.fd);
+    loop_free(bus->loop);
+    bus_forget(bus);
+    return r;
+}
+
+int main(int argc, char **argv) {
+    struct options o;
+    static struct bus bus;
+    char path[SOCKET_PATH_BYTES];
+    _cleanup_close_ int lock = -1;
+    int status = parse_options(argc, argv, &o);
+    if (status >= 0)
+        return status;
+    log_setup(o.verbose ? LOG_DEBUG : LOG_INFO);
+    umask(077);
+    int r = find_path(&o, path);
+    if (r == 0 && o.autostarted && chdir("/") < 0)
+        r = error_system(errno, "cannot leave the directory it was started in");
+    bus.uid = geteuid();
+    bus.directory_fd = -1;
+    if (r == 0)
+        r = lock_take(bus.uid, o.instance, path, &lock);
+    if (r == SHMPS_E_BUSY)
+        post_ready(o.ready_semaphore); /* there is a daemon, which is what its user waits for */
+    if (r == 0) {
+        memcpy(bus.instance, o.instance, strlen(o.instance) + 1);
+        boot_id(bus.boot);
+        barrier_registered();
+        r = run(&bus, &o, path);
+    }
+    if (r < 0)
+        log_error("%s: %s", shmps_error_name(r), shmps_error_detail());
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

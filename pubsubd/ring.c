@@ -1,0 +1,134 @@
+#include "bus.h"
+
+#include "base/error.h"
+#include "log.h"
+#include "session.h"
+
+#include <inttypes.h>
+
+int ring_map(struct bus *bus, const struct ring *ring, struct segment_map *ret,
+             struct ring_geometry *ret_geometry) {
+    struct segment_ref ref;
+    struct segment_map map = SEGMENT_MAP_NONE;
+    _cleanup_close_ int fd = -1;
+    segment_ref_ring(&ref, bus->uid, bus->instance, ring->info.serial);
+    int r = segment_open(&ref, SEGMENT_READ, bus->uid, &fd);
+    if (r == 0)
+        r = segment_map(fd, SEGMENT_READ_LAZY, RING_SLOTS_OFFSET, &map);
+    if (r < 0)
+        return r;
+    const struct ring_header *header = map.base;
+    r = ring_attach_check(header, map.bytes, ret_geometry);
+    if (r == 0 && (header->identity.serial != ring->info.serial ||
+                   header->identity.directory != bus->serial ||
+                   ret_geometry->record != ring->index || ret_geometry->start != ring->info.start))
+        r = error_raise(SHMPS_E_CORRUPT, "it is not the ring that its name says");
+    if (r < 0) {
+        segment_unmap(&map);
+        return error_context(r, "ring segment %s", ref.name);
+    }
+    *ret = map;
+    return 0;
+}
+
+int ring_end(struct bus *bus, const struct ring *ring, uint64_t *ret) {
+    struct segment_map map;
+    struct ring_geometry g;
+    int r = ring_map(bus, ring, &map, &g);
+    if (r < 0)
+        return r;
+    *ret = ring_committed_end(map.base, &g);
+    segment_unmap(&map);
+    return 0;
+}
+
+void ring_write(struct bus *bus, const struct ring *ring) {
+    directory_ring_write(&bus->directory, ring->index, &ring->info);
+}
+
+void ring_link(struct bus *bus, struct ring *ring) {
+    struct topic *topic = ring->topic;
+    ring->next = topic->rings;
+    ring->info.next = topic->rings != NULL ? topic->rings->index : NO_INDEX;
+    ring->info.topic = topic->index;
+    ring->info.state = RING_LIVE;
+    ring->info.pins_granted = topic->pins_granted;
+    ring_write(bus, ring);
+    topic->rings = ring; /* from here on it can be found: its readers segments are there */
+    topic_write(bus, topic);
+}
+
+void ring_disown(struct ring *ring) {
+    if (ring->session == NULL)
+        return;
+    struct ring **p = &ring->session->rings;
+    while (*p != ring)
+        p = &(*p)->session_next;
+    *p = ring->session_next;
+    ring->session = NULL;
+    ring->session_next = NULL;
+}
+
+void ring_retire(struct bus *bus, struct ring *ring) {
+    uint64_t end = ring->info.start;
+    if (ring_end(bus, ring, &end) < 0) /* nobody can read it: nothing to be drained */
+        bus_error(bus, SHMPS_E_CORRUPT, ring->topic->name, shmps_error_detail());
+    ring_disown(ring);
+    ring->info.state = RING_RETIRED;
+    ring->info.final_head = end;
+    ring->info.retired_ns = now_ns();
+    ring_write(bus, ring);
+    topic_write(bus, ring->topic);
+    bus_changed(bus, ring->topic);
+    log_debug("ring %" PRIu64 " of \"%s\" has ended at %" PRIu64, ring->info.serial,
+              ring->topic->name, end);
+}
+
+/* Nothing leads to it any more, then its record is freed, then its names. Who has it mapped reads
+ * on. */
+static void ring_remove(struct bus *bus, struct ring *ring) {
+    static const struct ring_info nothing = { .topic = NO_INDEX, .next = NO_INDEX };
+    struct topic *topic = ring->topic;
+    struct segment_ref ref;
+    struct ring **p = &topic->rings, *before = NULL;
+    for (; *p != ring; p = &(*p)->next)
+        before = *p;
+    *p = ring->next;
+    if (before != NULL) {
+        before->info.next = ring->info.next;
+        ring_write(bus, before);
+    }
+    topic_write(bus, topic);
+    directory_ring_write(&bus->directory, ring->index, &nothing);
+    segment_ref_ring(&ref, bus->uid, bus->instance, ring->info.serial);
+    segment_remove(&ref);
+    roster_remove_readers(bus, ring);
+    bus_changed(bus, topic);
+    bus->rings[ring->index] = NULL;
+    free(ring);
+}
+
+static struct ring *oldest_retired(const struct topic *topic, uint32_t *ret_n) {
+    struct ring *oldest = NULL;
+    *ret_n = 0;
+    for (struct ring *ring = topic->rings; ring != NULL; ring = ring->next) {
+        if (ring->info.state != RING_RETIRED)
+            continue;
+        ++*ret_n;
+        if (oldest == NULL || ring->info.retired_ns < oldest->info.retired_ns)
+            oldest = ring;
+    }
+    return oldest;
+}
+
+void ring_collect(struct bus *bus, struct topic *topic) {
+    uint32_t n;
+    for (struct ring *ring = topic->rings, *next; ring != NULL; ring = next) {
+        next = ring->next;
+        if (ring->info.state == RING_RETIRED && roster_drained(bus, ring))
+            ring_remove(bus, ring);
+    }
+    for (struct ring *oldest; (oldest = oldest_retired(topic, &n)) != NULL && n > RETIRED_MAX;)
+        ring_remove(bus, oldest);
+    topic_release(bus, topic);
+}
