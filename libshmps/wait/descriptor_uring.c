@@ -1,9 +1,8 @@
 /* wait/descriptor_uring.c - the descriptor fed by an io_uring of this process.
  *
  * Every wait - a word, the hang-up descriptor, the timeout - is a request of the ring; its
- * completion signals the registered eventfd. A wait has an entry in `waits`; a completion names
- * its entry and that entry's generation, so that a late one of an entry that was used again is
- * recognized.
+ * completion signals the registered eventfd. A wait has an entry in `waits`, which its completion
+ * names. An entry is used again only after that has come, so none is ever mistaken for another's.
  *
  * With DEFER_TASKRUN a completion is only announced (IORING_SQ_TASKRUN, and the eventfd is
  * signalled) until this thread enters the kernel for it: no signal-like interruption ever reaches
@@ -39,7 +38,6 @@ enum wait_state {
 };
 
 struct wait {
-    uint32_t generation; /* raised with each submission */
     enum wait_state state;
     bool wanted;            /* while arming: it is in the new set */
     const atomic_u32 *word; /* of a wait on a word */
@@ -80,12 +78,9 @@ static bool pending(const struct uring_descriptor *u) {
 }
 
 static void complete(struct uring_descriptor *u, const struct io_uring_cqe *cqe) {
-    uint32_t entry = (uint32_t)cqe->user_data, generation = (uint32_t)(cqe->user_data >> 32);
-    if (cqe->user_data == NOBODY || entry >= u->n)
+    if (cqe->user_data == NOBODY)
         return;
-    struct wait *w = &u->waits[entry];
-    if (w->generation != generation || w->state == WAIT_IDLE)
-        return;
+    struct wait *w = &u->waits[cqe->user_data];
     if (w->state == WAIT_CANCELLING) {
         u->cancelling--;
     } else {
@@ -142,14 +137,9 @@ static int next_request(struct uring_descriptor *u, struct io_uring_sqe **ret) {
     return 0;
 }
 
-static uint64_t name_of(const struct uring_descriptor *u, uint32_t entry) {
-    return (uint64_t)u->waits[entry].generation << 32 | entry;
-}
-
 static void mark_pending(struct uring_descriptor *u, uint32_t entry, struct io_uring_sqe *sqe) {
-    u->waits[entry].generation++;
     u->waits[entry].state = WAIT_PENDING;
-    sqe->user_data = name_of(u, entry);
+    sqe->user_data = entry;
 }
 
 static int submit_word(struct uring_descriptor *u, uint32_t entry, const struct wait_word *word) {
@@ -185,7 +175,7 @@ static int submit_timeout(struct uring_descriptor *u, struct __kernel_timespec *
     if (r < 0)
         return r;
     if (u->waits[ENTRY_TIMEOUT].state == WAIT_PENDING) {
-        io_uring_prep_timeout_update(sqe, timeout, name_of(u, ENTRY_TIMEOUT), 0);
+        io_uring_prep_timeout_update(sqe, timeout, ENTRY_TIMEOUT, 0);
         sqe->user_data = NOBODY;
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     } else {
@@ -200,7 +190,7 @@ static int submit_cancel(struct uring_descriptor *u, uint32_t entry) {
     int r = next_request(u, &sqe);
     if (r < 0)
         return r;
-    io_uring_prep_cancel64(sqe, name_of(u, entry), 0);
+    io_uring_prep_cancel64(sqe, entry, 0);
     sqe->user_data = NOBODY;
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     u->waits[entry].state = WAIT_CANCELLING;

@@ -22,7 +22,7 @@ static int place_setup(void **state) {
     struct place *p = calloc(1, sizeof(*p));
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     p->runtime = runtime != NULL ? strdup(runtime) : NULL;
-    strcpy(p->directory, "/tmp/shmps-test-XXXXXX");
+    snprintf(p->directory, sizeof(p->directory), "/tmp/shmps-test-XXXXXX");
     if (mkdtemp(p->directory) == NULL)
         return -1;
     setenv("XDG_RUNTIME_DIR", p->directory, 1);
@@ -153,7 +153,7 @@ static void a_directory_of_somebody_else_is_refused(void **state) {
 static void a_link_or_a_file_in_its_place_is_refused(void **state) {
     struct place *p = *state;
     char path[SOCKET_PATH_BYTES], target[PATH_MAX];
-    strcpy(target, in(p, "target"));
+    snprintf(target, sizeof(target), "%s", in(p, "target"));
     assert_int_equal(mkdir(target, 0700), 0);
     assert_int_equal(symlink(target, in(p, "shmps")), 0);
     for (int create = 0; create < 2; create++)

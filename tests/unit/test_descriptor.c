@@ -271,6 +271,14 @@ static void more_words_than_any_table(void **state) {
         arm(d, list, MANY);
     }
     assert_quiet(d);
+    const int some[] = { 0, 150, 255, 256, 300, MANY - 1 };
+    for (size_t i = 0; i < ARRAY_LENGTH(some); i++) { /* and each is waited on again */
+        change(&list[some[i]]);
+        assert_signalled(d);
+        descriptor_clear(d);
+        arm(d, list, MANY);
+    }
+    assert_quiet(d);
     arm(d, list, 1);
     assert_quiet(d);
     change(&list[0]);
@@ -332,6 +340,22 @@ static void a_hang_up_makes_it_readable(void **state) {
     }
     descriptor_close(d);
     words_free(w);
+}
+
+static void the_hang_up_descriptor_can_be_another(void **state) {
+    struct wait_descriptor *d = open_kind(kind_of(state));
+    int first[2], second[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, first), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, second), 0);
+    assert_int_equal(descriptor_arm(d, NULL, 0, first[0], 0), 0);
+    assert_int_equal(descriptor_arm(d, NULL, 0, second[0], 0), 0);
+    close(first[1]); /* no longer of interest */
+    assert_quiet(d);
+    close(second[1]);
+    assert_signalled(d);
+    descriptor_close(d);
+    close(first[0]);
+    close(second[0]);
 }
 
 static void a_hang_up_descriptor_can_be_closed(void **state) {
@@ -508,6 +532,61 @@ static void no_wake_is_lost(void **state) {
     munmap(p, sizeof(*p));
 }
 
+/* ---- a wake while arming makes the descriptor quiet -------------------------------------- */
+
+#define RACES 4000
+struct race {
+    struct words words;
+    atomic_u32 go;
+};
+
+/* Changes and wakes the first word as soon as it is told to. */
+static void change_when_told(void *argument, struct report *report) {
+    struct race *race = argument;
+    for (uint32_t round = 1; round <= RACES; round++) {
+        /* SYNC go: acquire, pairs with the test's store */
+        for (unsigned spins = 0; atomic_load_acquire(&race->go) != round; spins++) {
+            if (spins % 1024 == 1023)
+                sched_yield();
+        }
+        for (uint32_t i = 0; i < round % 16; i++) /* at another moment each time */
+            cpu_relax();
+        atomic_store_release(&race->words.word[0], round); /* SYNC word: who waits compares */
+        wake_word(&race->words.word[0], 1);
+        report->values[0]++;
+    }
+}
+
+/* A word that is taken out of the set makes noise that must not wake the user; what comes amid it
+ * must. */
+static void a_wake_amid_arming_is_not_lost(void **state) {
+    struct wait_descriptor *d = open_kind(kind_of(state));
+    struct race *race = shared_memory(sizeof(*race));
+    struct child child = child_start(change_when_told, race);
+    uint32_t round;
+    for (round = 1; round <= RACES; round++) {
+        struct wait_word list[2] = {
+            { &race->words.word[0], round - 1 },
+            { &race->words.word[1], 0 },
+        };
+        if (descriptor_arm(d, list, 2, -1, 0) != 0)
+            break;
+        atomic_store_release(&race->go, round); /* SYNC go: release, pairs with the child's load */
+        bool fine;
+        do { /* again, if it was signalled for the round before */
+            fine = descriptor_arm(d, list, 1, -1, 0) == 0 && readable(d, LONG_MS);
+            descriptor_clear(d);
+            /* SYNC word: acquire, pairs with the child's store */
+        } while (fine && atomic_load_acquire(&race->words.word[0]) != round);
+        if (!fine)
+            break;
+    }
+    assert_int_equal(round, RACES + 1);
+    assert_int_equal(child_end(child).values[0], RACES);
+    descriptor_close(d);
+    munmap(race, sizeof(*race));
+}
+
 /* ---- what can be missing
  * ----------------------------------------------------------------------- */
 
@@ -575,10 +654,12 @@ int main(void) {
         BOTH(more_words_than_any_table),
         BOTH(the_timeout_makes_it_readable),
         BOTH(a_hang_up_makes_it_readable),
+        BOTH(the_hang_up_descriptor_can_be_another),
         BOTH(a_hang_up_descriptor_can_be_closed),
         BOTH(another_thread_may_arm),
         BOTH(a_child_can_abandon_it),
         BOTH(no_wake_is_lost),
+        BOTH(a_wake_amid_arming_is_not_lost),
         CASE(without_io_uring_a_thread_does_it, uring),
     };
     return cmocka_run_group_tests_name("descriptor", tests, NULL, NULL);

@@ -74,6 +74,10 @@ static void every_type_passes_as_it_was_made(void **state) {
 static void no_type_has_another_length(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LENGTH(types); i++) {
+        union wire_message other;
+        init(&other, types[i].type);
+        other.header.bytes++;
+        assert_malformed(&other, types[i].bytes, is_reply(types[i].type));
         for (uint32_t bytes = 0; bytes <= WIRE_MESSAGE_BYTES_MAX + 8; bytes++) {
             union wire_message m;
             init(&m, types[i].type);
