@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Reading takes everything for hostile: each index is checked, each list bounded, each record led to at most once. Nothing is
- * written until all of it has verified. */
+/* Reading takes everything for hostile: each index is checked, each list bounded, each record
+ * led to at most once. Nothing is written until all of it has verified. */
 
 #define CORRUPT(...) error_raise(SHMPS_E_CORRUPT, __VA_ARGS__)
 
@@ -110,8 +110,8 @@ static int check_seat(const struct bus *bus, const struct topic *topic, uint64_t
     return 0;
 }
 
-/* Cells of a span without a seat before them are what a daemon killed while it gave or took one left:
- * they stay 0 here, and are cleared in the record. */
+/* Cells of a span without a seat before them are what a daemon killed while it gave or took
+ * one left: they stay 0 here, and are cleared in the record. */
 static int read_cells(struct bus *bus, struct topic *topic, struct page *page) {
     struct roster_page *record = &bus->directory.pages[page->index];
     for (uint32_t i = 0; i < READERS_ENTRIES; i++) {
@@ -126,7 +126,8 @@ static int read_cells(struct bus *bus, struct topic *topic, struct page *page) {
             return CORRUPT("a seat in topic \"%s\" exceeds its page", topic->name);
         page->cells[i] = cell;
         for (uint32_t k = 1; k < span; k++) {
-            page->cells[i + k] = atomic_load_relaxed(&record->cells[i + k]); /* relaxed: as above */
+            /* relaxed: as above */
+            page->cells[i + k] = atomic_load_relaxed(&record->cells[i + k]);
             if (page->cells[i + k] != cell_make(POLICY_SPAN, 0, cell_subscription(cell)))
                 return CORRUPT("a seat in topic \"%s\" lacks its pins", topic->name);
         }

@@ -116,7 +116,8 @@ void bus_begin(struct bus *bus) {
     atomic_store_relaxed(&h->daemon_start_time, process_start_time(getpid()));
     atomic_store_relaxed(&h->daemon_state, DAEMON_RUNNING);
     bus->epoch = atomic_load_relaxed(&h->epoch) + 1; /* relaxed: as above */
-    /* SYNC directory.epoch: release pairs with the client's acquire: whoever sees it finds us listening. */
+    /* SYNC directory.epoch: release pairs with the client's acquire: whoever sees it finds us
+     * listening. */
     atomic_store_release(&h->epoch, bus->epoch);
     change_all(bus);
 }
@@ -142,8 +143,9 @@ void bus_end(struct bus *bus) {
 
 uint64_t bus_draw_serial(struct bus *bus) {
     uint64_t serial = bus->next_serial++;
-    /* SYNC directory.next_serial: release pairs with an observer's acquire: rings that it does not find
-     * yet have a serial that is not below. Stored before it is used, it is never used twice. */
+    /* SYNC directory.next_serial: release pairs with an observer's acquire: rings that it does
+     * not find yet have a serial that is not below. Stored before it is used, it is never used
+     * twice. */
     atomic_store_release(&bus->directory.header->next_serial, bus->next_serial);
     return serial;
 }

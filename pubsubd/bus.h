@@ -1,6 +1,7 @@
 /* bus.h - the state of the instance, and what may be done to it.
  *
- *     bus.c           the directory's mapping, serials, free indices, changes, the last errors, the end
+ *     bus.c           the directory's mapping, serials, free indices, changes, the last errors,
+ *                     the end
  *     topic.c         topics: find, make, free
  *     roster.c        roster pages, readers segments, seats of subscriptions
  *     ring.c          rings: link, retire, remove
@@ -8,11 +9,13 @@
  *     subscription.c  open and close
  *     adopt.c         after a restart: the directory that is there, verified record by record
  *
- * These objects are private memory and what the daemon decides by; the directory is written through from them and read
- * only by adopt.c. So nobody who scribbles into a segment leads the daemon astray.
+ * These objects are private memory and what the daemon decides by; the directory is written
+ * through from them and read only by adopt.c. So nobody who scribbles into a segment leads the
+ * daemon astray.
  *
- * Writing order: what a reader will be led to exists before the store that leads to it; then the topic's generation moves
- * (bus_changed). A daemon killed in between leaves records that nothing leads to: adopt.c frees them. */
+ * Writing order: what a reader will be led to exists before the store that leads to it; then
+ * the topic's generation moves (bus_changed). A daemon killed in between leaves records that
+ * nothing leads to: adopt.c frees them. */
 #ifndef PUBSUBD_BUS_H
 #define PUBSUBD_BUS_H
 
@@ -43,7 +46,7 @@ struct topic {
     struct page *pages;        /* by ordinal, as in the directory */
     struct page *last_page;
     uint32_t n_pages;
-    uint32_t exact;            /* subscriptions of just this topic: they keep it, those of a filter do not */
+    uint32_t exact;            /* subscriptions of it alone: they keep it, filters do not */
     uint32_t pins_granted;     /* over all seats */
 };
 
@@ -110,7 +113,11 @@ struct bus {
     struct session *sessions;
     uint32_t n_sessions, n_refused;
     bool ending;               /* the loop ends after this turn */
-    struct { uint64_t count, last_ns, first_ns; int code; char text[TOPIC_NAME_BYTES]; } errors[BUS_ERRORS];
+    struct {
+        uint64_t count, last_ns, first_ns;
+        int code;
+        char text[TOPIC_NAME_BYTES];
+    } errors[BUS_ERRORS];
 };
 
 /* ---- bus.c */
@@ -134,9 +141,11 @@ void bus_end(struct bus *bus);
 
 /* The next serial; used up in the directory before anything has it. */
 uint64_t bus_draw_serial(struct bus *bus);
-/* What was written before is now to be noticed: raise and wake the topic's generation (NULL: none) and the whole's. */
+/* What was written before is now to be noticed: raise and wake the topic's generation (NULL:
+ * none) and the whole's. */
 void bus_changed(struct bus *bus, const struct topic *topic);
-/* Remember an error among the last distinct ones, and log it when it is new. `what` precedes the text. */
+/* Remember an error among the last distinct ones, and log it when it is new. `what` precedes
+ * the text. */
 void bus_error(struct bus *bus, int code, const char *what, const char *text);
 
 /* The lowest free index below `n`, or NO_INDEX; `table` holds pointers. */
@@ -145,17 +154,19 @@ uint32_t free_index(void *const *table, uint32_t n);
 /* ---- topic.c */
 
 struct topic *topic_find(const struct bus *bus, const char *name);
-/* The topic of this (valid) name, made if it does not exist: then every filter that matches has its seats in it. LIMIT, NO_SPACE ... */
+/* The topic of this (valid) name, made if it does not exist: then every filter that matches
+ * has its seats in it. LIMIT, NO_SPACE ... */
 int topic_get(struct bus *bus, const char *name, struct topic **ret);
 /* Count anew and write the record. */
 void topic_write(struct bus *bus, struct topic *topic);
-/* Free it if nothing keeps it: no ring, no ring in the making, no subscription of just this topic. */
+/* Free it if nothing keeps it: no ring, no ring in the making, no subscription of just this
+ * topic. */
 void topic_release(struct bus *bus, struct topic *topic);
 
 /* ---- roster.c */
 
-/* Give a subscription a seat in a topic: cells, and entries in the readers segments of all its rings. The caller writes the topic and calls
- * bus_changed(). LIMIT, NO_SPACE ... */
+/* Give a subscription a seat in a topic: cells, and entries in the readers segments of all its
+ * rings. The caller writes the topic and calls bus_changed(). LIMIT, NO_SPACE ... */
 int roster_seat(struct bus *bus, struct topic *topic, const struct subscription *s);
 /* Take it back. `dead`: its owner did not leave by itself. Returns false if it had none. */
 bool roster_unseat(struct bus *bus, struct topic *topic, const struct subscription *s, bool dead);
@@ -165,7 +176,8 @@ void roster_remove_readers(struct bus *bus, const struct ring *ring);
 /* Has every reader of the topic come to the end of a retired ring? */
 bool roster_drained(struct bus *bus, const struct ring *ring);
 /* Map the readers segment of a ring and page, checked. */
-int roster_map_readers(struct bus *bus, const struct ring *ring, uint32_t page, struct segment_map *ret);
+int roster_map_readers(struct bus *bus, const struct ring *ring, uint32_t page,
+                       struct segment_map *ret);
 /* A page of a topic, private and in the tables only. */
 int roster_page_new(struct bus *bus, struct topic *topic, uint32_t index, struct page **ret);
 /* Free a topic's pages. */
@@ -178,13 +190,14 @@ bool roster_has_seat(const struct topic *topic, const struct subscription *s);
 #define RETIRED_MAX 4 /* retired rings of a topic that may wait to be drained */
 
 /* Map a ring read-only and check it against its record. */
-int ring_map(struct bus *bus, const struct ring *ring, struct segment_map *ret, struct ring_geometry *ret_geometry);
+int ring_map(struct bus *bus, const struct ring *ring, struct segment_map *ret,
+             struct ring_geometry *ret_geometry);
 /* Put a ring that is ready into its topic's list, and into the session's. */
 void ring_link(struct bus *bus, struct ring *ring);
 /* Nothing more will be published: record the end. Then ring_collect() for its topic. */
 void ring_retire(struct bus *bus, struct ring *ring);
-/* Remove the retired rings of a topic that are drained, and the oldest above RETIRED_MAX. Frees the topic if nothing
- * keeps it: it must not be used afterwards. */
+/* Remove the retired rings of a topic that are drained, and the oldest above RETIRED_MAX.
+ * Frees the topic if nothing keeps it: it must not be used afterwards. */
 void ring_collect(struct bus *bus, struct topic *topic);
 /* Its session lets go of it. */
 void ring_disown(struct ring *ring);
@@ -194,23 +207,25 @@ void ring_write(struct bus *bus, const struct ring *ring);
 
 /* ---- opening.c */
 
-/* Begin to make a ring for a checked request. 0: session->opening answers later (or has answered already). */
-int opening_begin(struct bus *bus, struct session *session, const struct wire_open_publisher *request);
+/* Begin to make a ring. 0: session->opening is set, and answers in a later turn of the loop. */
+int opening_begin(struct bus *bus, struct session *session,
+                  const struct wire_open_publisher *request);
 /* Do one chunk of the next opening's work. */
 void opening_step(struct bus *bus);
 void opening_cancel(struct bus *bus, struct opening *opening);
 
 /* ---- subscription.c */
 
-int subscription_open(struct bus *bus, struct session *session, const struct wire_open_subscriber *request,
-                      struct subscription **ret);
+int subscription_open(struct bus *bus, struct session *session,
+                      const struct wire_open_subscriber *request, struct subscription **ret);
 void subscription_close(struct bus *bus, struct subscription *s, bool dead);
 void subscription_disown(struct subscription *s);
 
 /* ---- adopt.c */
 
-/* Open the directory if there is one and take over what is in it; what does not verify is set aside. *ret_found: it was
- * there and is adopted. Segments that no record mentions are removed. */
+/* Open the directory if there is one and take over what is in it; what does not verify is set
+ * aside. *ret_found: it was there and is adopted. Segments that no record mentions are
+ * removed. */
 int adopt(struct bus *bus, bool *ret_found);
 
 #endif

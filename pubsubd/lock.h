@@ -4,8 +4,9 @@
 
 #include <sys/types.h>
 
-/* Take the lock of an instance. A holder that does not answer on `path` may be one that is just ending or starting: it is waited for,
- * some seconds at most. BUSY: the detail tells who holds it. PERMISSION, NO_DESCRIPTORS, SYSTEM. */
+/* Take the lock of an instance. A holder that does not answer on `path` may be one that is
+ * just ending or starting: it is waited for, some seconds at most. BUSY: the detail tells who
+ * holds it. PERMISSION, NO_DESCRIPTORS, SYSTEM. */
 int lock_take(uid_t uid, const char *instance, const char *path, int *ret_fd);
 
 /* Remove its file, while it is held. The lock itself goes with the descriptor. */

@@ -10,8 +10,8 @@ enum log_level { LOG_ERROR = 3, LOG_WARNING = 4, LOG_NOTICE = 5, LOG_INFO = 6, L
 /* Lines above `max` are left out. */
 void log_setup(enum log_level max);
 
-/* One line, printf format, without the newline. Never fails: a reader of stderr that is gone or slow costs lines, not the
- * daemon. */
+/* One line, printf format, without the newline. Never fails: a reader of stderr that is gone
+ * or slow costs lines, not the daemon. */
 __attribute__((format(printf, 2, 3))) void log_line(enum log_level level, const char *format, ...);
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)

@@ -5,8 +5,8 @@
 
 #define READY_MAX 64
 
-/* A watch's token: generation << 32 | index + 1. What comes late for a watch that was removed finds
- * another generation. */
+/* A watch's token: generation << 32 | index + 1. What comes late for a watch that was removed
+ * finds another generation. */
 struct slot {
     int fd;
     uint32_t generation;

@@ -93,7 +93,8 @@ int loop_uring_new(const struct loop_way **ret, void **ret_state) {
     /* A kernel before 5.5 drops completions that do not fit; its polls are not for us. */
     if ((s->ring.features & IORING_FEAT_NODROP) == 0) {
         uring_free(s);
-        return error_raise(SHMPS_E_UNSUPPORTED, "this kernel's io_uring is too old; use --loop epoll");
+        return error_raise(SHMPS_E_UNSUPPORTED,
+                           "this kernel's io_uring is too old; use --loop epoll");
     }
     *ret = &way;
     *ret_state = s;
@@ -105,7 +106,8 @@ int loop_uring_new(const struct loop_way **ret, void **ret_state) {
 int loop_uring_new(const struct loop_way **ret, void **ret_state) {
     (void)ret;
     (void)ret_state;
-    return error_raise(SHMPS_E_UNSUPPORTED, "this pubsubd was built without liburing; use --loop epoll");
+    return error_raise(SHMPS_E_UNSUPPORTED,
+                       "this pubsubd was built without liburing; use --loop epoll");
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* pubsubd - lays out the shared memory of a bus and decides who may use it. It carries no message. */
+/* pubsubd - lays out the shared memory of a bus and decides who may use it. It carries no
+ * message. */
 #include "base/error.h"
 #include "bus.h"
 #include "lock.h"

@@ -100,7 +100,8 @@ static int reserve_ring(struct bus *bus, struct opening *o) {
     uint32_t n = bus->directory.geometry.rings;
     uint32_t index = free_index((void *const *)bus->rings, n);
     if (index == NO_INDEX)
-        return error_raise(SHMPS_E_LIMIT, "all %u publishers of the bus are in use; close some", n);
+        return error_raise(SHMPS_E_LIMIT, "all %u rings of the bus are in use; close publishers",
+                           n);
     struct ring *ring = calloc(1, sizeof(*ring));
     if (ring == NULL)
         return error_raise(SHMPS_E_NO_MEMORY, "pubsubd has no memory for a ring");

@@ -28,14 +28,14 @@ static int check_hello(const struct session *s, const struct wire_hello *m) {
                            "for both", m->version_min, m->version_max, SHMPS_VERSION,
                            WIRE_VERSION_MIN, WIRE_VERSION);
     if (m->fingerprint != layout_fingerprint())
-        return error_raise(SHMPS_E_VERSION, "the client lays memory out as %016" PRIx64 ", pubsubd "
-                           "%s as %016" PRIx64 "; use the same release of shmps for both, and "
-                           "restart pubsubd after an upgrade", m->fingerprint, SHMPS_VERSION,
-                           layout_fingerprint());
+        return error_raise(SHMPS_E_VERSION, "the client lays memory out as %016" PRIx64
+                           ", pubsubd %s as %016" PRIx64 "; use the same release of shmps for "
+                           "both, and restart pubsubd after an upgrade", m->fingerprint,
+                           SHMPS_VERSION, layout_fingerprint());
     if (s->greeted)
         return error_raise(SHMPS_E_PROTOCOL, "a second hello in one session");
     if (m->instance[0] != '\0' && strcmp(m->instance, s->bus->instance) != 0)
-        return error_raise(SHMPS_E_INVALID, "this is the pubsubd of instance \"%s\", not of \"%s\"",
+        return error_raise(SHMPS_E_INVALID, "this is pubsubd of instance \"%s\", not of \"%s\"",
                            s->bus->instance, m->instance);
     return 0;
 }
@@ -87,8 +87,8 @@ static int claim_ring(struct session *s, uint64_t serial, struct ring **ret) {
             bus->rings[i]->info.state == RING_LIVE)
             ring = bus->rings[i];
     if (ring == NULL)
-        return error_raise(SHMPS_E_NO_TOPIC, "there is no publisher %" PRIu64 " to be claimed (any "
-                           "more); open a new one", serial);
+        return error_raise(SHMPS_E_NO_TOPIC, "there is no publisher %" PRIu64 " to be claimed "
+                           "(any more); open a new one", serial);
     int r = check_claim(s, &ring->info.owner, ring->session, serial);
     if (r < 0)
         return r;
@@ -185,8 +185,8 @@ static enum request_result close_serial(struct session *s, const struct wire_clo
     if (r < 0)
         r = close_subscription(s, m->serial);
     if (r < 0)
-        r = error_raise(SHMPS_E_INVALID, "no publisher or subscription %" PRIu64 " is open in this "
-                        "session", m->serial);
+        r = error_raise(SHMPS_E_INVALID, "no publisher or subscription %" PRIu64 " is open in "
+                        "this session", m->serial);
     return answered(session_answer(s, &reply, r, -1));
 }
 

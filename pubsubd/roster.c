@@ -195,7 +195,8 @@ static uint32_t grantable_pins(const struct topic *topic, uint32_t wanted) {
 
 /* The cells of a page that some publisher has evicted: not handed out, as its bit would hit the
  * newcomer. */
-static uint64_t evicted_cells(struct bus *bus, const struct topic *topic, const struct page *page) {
+static uint64_t evicted_cells(struct bus *bus, const struct topic *topic,
+                              const struct page *page) {
     uint64_t evicted = 0;
     for (const struct ring *ring = topic->rings; ring != NULL; ring = ring->next) {
         struct segment_map map;
@@ -246,8 +247,8 @@ static int reset_entries(struct bus *bus, const struct topic *topic, const struc
 
 static void store_cell(struct bus *bus, struct page *page, uint32_t i, uint64_t cell) {
     page->cells[i] = cell;
-    /* SYNC page.cells: release pairs with the acquire of publishers and subscribers; the entry was
-     * reset before. */
+    /* SYNC page.cells: release pairs with the acquire of publishers and subscribers; the entry
+     * was reset before. */
     atomic_store_release(&bus->directory.pages[page->index].cells[i], cell);
 }
 

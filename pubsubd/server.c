@@ -12,7 +12,7 @@
 #include <sys/timerfd.h>
 
 #define ACCEPTS_A_TURN 16
-#define REFUSED_MAX 16    /* clients that are being turned away at a time; more are hung up on at once */
+#define REFUSED_MAX 16    /* clients being turned away at a time; more are hung up on at once */
 #define RESERVE 64        /* descriptors for everything but clients */
 #define IDLE_NS INT64_C(5000000000)
 #define BACK_OFF_NS INT64_C(100000000)

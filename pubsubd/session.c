@@ -130,11 +130,11 @@ static void refuse(struct session *s, const union wire_message *message) {
     struct wire_reply reply;
     int status = s->refuse;
     if (status == SHMPS_E_PERMISSION)
-        error_raise(status, "instance \"%s\" belongs to user %u, and topics do not cross users yet; "
-                    "start a pubsubd of your own", s->bus->instance, (unsigned)s->bus->uid);
+        error_raise(status, "instance \"%s\" belongs to user %u, and topics do not cross users "
+                    "yet; start a pubsubd of your own", s->bus->instance, (unsigned)s->bus->uid);
     else
-        error_raise(status, "pubsubd of instance \"%s\" has no descriptors left for another client: "
-                    "start it with a larger RLIMIT_NOFILE (ulimit -n)", s->bus->instance);
+        error_raise(status, "pubsubd of instance \"%s\" has no descriptors left for another "
+                    "client: start it with a larger RLIMIT_NOFILE (ulimit -n)", s->bus->instance);
     session_reply_init(&reply, &message->header);
     session_answer(s, &reply, status, -1);
 }

@@ -16,7 +16,7 @@ struct session {
     int socket;
     int pidfd;                 /* -1: refused */
     uint32_t watch, pid_watch;
-    int refuse;                /* != 0: its first message is answered with this error, then it is closed */
+    int refuse;                /* != 0: the error that answers its first message, the last */
     bool greeted;
     bool bare;                 /* its rings may be RING_BARE */
     struct owner_info owner;
@@ -28,7 +28,8 @@ struct session {
 
 /* ---- session.c */
 
-/* Take over an accepted socket. `refuse`: 0, or why it will be turned away. On an error the socket is closed. */
+/* Take over an accepted socket. `refuse`: 0, or why it will be turned away. On an error the
+ * socket is closed. */
 int session_new(struct bus *bus, int socket, int refuse);
 /* Close it and reap what it owned. The session is freed. */
 void session_close(struct session *s, const char *why);
@@ -36,7 +37,8 @@ void session_close(struct session *s, const char *why);
 void session_forget_all(struct bus *bus);
 /* Begin a reply to a request. */
 void session_reply_init(struct wire_reply *reply, const struct wire_header *request);
-/* Send a reply; status < 0: with this thread's error detail. False: it could not be sent, the session is to be closed. */
+/* Send a reply; status < 0: with this thread's error detail. False: it could not be sent, the
+ * session is to be closed. */
 bool session_answer(struct session *s, struct wire_reply *reply, int status, int fd);
 /* The opening is over: read on. The session may be closed by it. */
 void session_resume(struct session *s);
@@ -52,20 +54,23 @@ enum request_result request_handle(struct session *s, const union wire_message *
 
 /* ---- reaper.c */
 
-/* The descriptor of the process at the other end, its identity and credentials. NO_DESCRIPTORS, NO_DAEMON (it has died) ... */
+/* The descriptor of the process at the other end, its identity and credentials.
+ * NO_DESCRIPTORS, NO_DAEMON (it has died) ... */
 int reaper_identify(int socket, int *ret_pidfd, struct owner_info *ret);
 /* After a restart: a record's owner is alive and has not come back. False: it is dead. */
 bool reaper_await(struct bus *bus, const struct owner_info *owner);
 /* Some record of this owner was claimed or freed: stop waiting for him if it was the last. */
 void reaper_claimed(struct bus *bus, const struct owner_info *owner);
-/* A client has claimed all that it has: what else is there of the same connection was never known to it. */
+/* A client has claimed all that it has: what else is there of the same connection was never
+ * known to it. */
 void reaper_orphans(struct session *s);
 void reaper_forget(struct bus *bus);
 
 /* ---- server.c */
 
 struct server;
-int server_new(struct server **ret, struct bus *bus, const char *path, bool system, bool autostarted);
+int server_new(struct server **ret, struct bus *bus, const char *path, bool system,
+               bool autostarted);
 /* Between two turns of the loop. */
 void server_turn(struct server *server);
 /* Accept from now on; who has connected before has been waiting. */

@@ -72,8 +72,10 @@ static int place(struct bus *bus, struct subscription *s, struct topic *exact) {
 
 /* All topics in which it may have a seat. */
 static bool concerns(const struct subscription *s, const struct topic *topic) {
-    return topic != NULL &&
-           (s->info.exact ? topic->index == s->info.topic : topic_filter_matches(s->filter, topic->name));
+    if (topic == NULL)
+        return false;
+    return s->info.exact ? topic->index == s->info.topic
+                         : topic_filter_matches(s->filter, topic->name);
 }
 
 int subscription_open(struct bus *bus, struct session *session,
@@ -106,8 +108,8 @@ int subscription_open(struct bus *bus, struct session *session,
         topic_write(bus, bus->topics[i]);
         bus_changed(bus, bus->topics[i]);
     }
-    /* A publisher that has looked at the generation before may still be publishing: what it commits
-     * from now on, the joining reader sees. (DESIGN 2) */
+    /* A publisher that has looked at the generation before may still be publishing: what it
+     * commits from now on, the joining reader sees. (DESIGN 2) */
     barrier_everyone();
     s->session = session;
     s->session_next = session->subscriptions;
