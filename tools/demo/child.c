@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REPORT_PERIOD_NS (SECOND_NS / 4)
+#define REPORT_PERIOD_NS (SECOND_NS / 10)
 #define JOIN_TIMEOUT_NS ((int64_t)(10 * SECOND_NS))
 
 const char *const role_names[ROLE_COUNT] = {

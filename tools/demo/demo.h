@@ -54,7 +54,8 @@ struct report {
     uint32_t reserved;
     uint64_t messages, bytes, lost;  /* REPORT_TOPIC */
     uint64_t p50_ns, p99_ns, max_ns; /* REPORT_TOPIC of a subscriber: from publishing to taking */
-    uint64_t sleeps, copied;         /* REPORT_DONE of a subscriber: see shmps_subscriber_stats */
+    uint64_t sleeps, copied;         /* REPORT_DONE of a subscriber: times that it waited in the
+                                      kernel, and see shmps_subscriber_stats */
     uint64_t stalls, wakes;          /* REPORT_DONE of a publisher: see shmps_publisher_stats */
     char text[512];                  /* the topic, or what went wrong */
 };
@@ -102,7 +103,7 @@ struct tally *child_tally(struct child *child, const char *topic);
 void child_note(struct child *child, struct tally *tally, const void *data, size_t bytes,
                 uint64_t publisher, uint64_t seq, uint64_t tag);
 void child_report(struct child *child, const struct report *report);
-void child_report_topics(struct child *child, bool now); /* four times a second, or now */
+void child_report_topics(struct child *child, bool now); /* ten times a second, or now */
 
 void host_main(struct child *child, struct report *done);
 void frames_main(struct child *child, struct report *done);

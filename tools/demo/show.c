@@ -7,8 +7,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define LINE_PERIOD_NS SECOND_NS
-
 #define BOLD "\033[1m"
 #define GREEN "\033[32m"
 #define RED "\033[31m"
@@ -31,7 +29,7 @@ void show_open(struct show *show, bool json) {
     bool rich = isatty(STDOUT_FILENO) && terminal != NULL && strcmp(terminal, "dumb") != 0;
     *show = (struct show){.mode = json ? SHOW_JSON : rich ? SHOW_TABLE : SHOW_LINES};
     show->colour = show->mode == SHOW_TABLE && (no_color == NULL || no_color[0] == '\0');
-    show->since_ns = now_ns();
+    show->before_ns = now_ns();
 }
 
 /* ---- JSON */
@@ -90,12 +88,28 @@ void show_event(struct show *show, const struct stage *stage, const char *name,
 
 /* ---- progress */
 
-static void print_line(struct show *show, const struct stage *stage, double elapsed_s) {
+/* The rates of the last second or so: reports come too seldom for those of a tick. */
+static void take_rates(struct show *show, const struct stage *stage) {
+    uint64_t time_ns = now_ns();
+    double elapsed_s = (double)(time_ns - show->before_ns) / (double)SECOND_NS;
     struct totals sent = stage_sent(stage);
-    double rate = (double)(sent.messages - show->before.messages) / elapsed_s;
-    double flow = mebibytes(sent.bytes - show->before.bytes) / elapsed_s;
+    show->message_rate = (double)(sent.messages - show->before.messages) / elapsed_s;
+    show->byte_rate = (double)(sent.bytes - show->before.bytes) / elapsed_s;
+    for (int role = 0; role < ROLE_FIRST_SUBSCRIBER; role++)
+        for (size_t i = 0; i < stage->members[role].n_topics; i++) {
+            uint64_t *before = &show->topic_before[role][i];
+            uint64_t messages = stage->members[role].topics[i].messages;
+            show->topic_rate[role][i] = (double)(messages - *before) / elapsed_s;
+            *before = messages;
+        }
+    show->before = sent;
+    show->before_ns = time_ns;
+}
+
+static void print_line(const struct show *show, const struct stage *stage) {
     printf("%5.1f s  pubsubd %-7s  sent %7" PRIu64 " (%5.0f/s, %4.0f MiB/s)  received:",
-           seconds(stage), stage->daemon_ready ? "runs" : "is dead", sent.messages, rate, flow);
+           seconds(stage), stage->daemon_ready ? "runs" : "is dead", stage_sent(stage).messages,
+           show->message_rate, show->byte_rate / (1 << 20));
     for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
         if (stage->members[role].ready)
             printf("  %s %" PRIu64, role_names[role],
@@ -121,43 +135,37 @@ static void print_latency(const struct report *report) {
     printf(" %11s", text);
 }
 
-/* Every topic of a publisher; how many lines. *before: what it had sent of each last time. */
-static unsigned print_topics(const struct stage *stage, enum role publisher, uint64_t *before,
-                             double elapsed_s, unsigned lines_max) {
+/* The topics of a publisher, lines_max at most; how many. */
+static unsigned print_topics(const struct show *show, const struct stage *stage,
+                             enum role publisher, unsigned lines_max) {
     const struct member *member = &stage->members[publisher];
-    unsigned lines = 0;
-    for (size_t i = 0; i < member->n_topics; i++) {
-        const struct report *sent = &member->topics[i];
-        double rate = (double)(sent->messages - before[i]) / elapsed_s;
-        before[i] = sent->messages;
-        if (lines == lines_max)
-            continue;
-        printf("%-17.17s %7" PRIu64 " %5.0f", sent->text, sent->messages, rate);
+    unsigned n = 0;
+    for (; n < member->n_topics && n < lines_max; n++) {
+        const struct report *sent = &member->topics[n];
+        printf("%-17.17s %7" PRIu64 " %5.0f", sent->text, sent->messages,
+               show->topic_rate[publisher][n]);
         for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
             print_latency(topic_of(stage, (enum role)role, sent->text));
-        printf("\033[K\n");
-        lines++;
+        putchar('\n');
     }
-    return lines;
+    return n;
 }
 
-static void print_table(struct show *show, const struct stage *stage, double elapsed_s) {
+static void print_table(struct show *show, const struct stage *stage) {
     struct winsize screen = {0};
-    struct totals sent = stage_sent(stage);
     unsigned rows = DEMO_TOPICS_MAX;
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &screen) == 0 && screen.ws_row > 8)
         rows = screen.ws_row - 6U;
     wipe_table(show);
-    printf("%5.1f s  pubsubd %s%s%s, %.0f messages/s, %.0f MiB/s\033[K\n", seconds(stage),
+    printf("%5.1f s  pubsubd %s%s%s, %.0f messages/s, %.0f MiB/s\n", seconds(stage),
            paint(show, stage->daemon_ready ? GREEN : RED),
-           stage->daemon_ready ? "runs" : "is dead", paint(show, PLAIN),
-           (double)(sent.messages - show->before.messages) / elapsed_s,
-           mebibytes(sent.bytes - show->before.bytes) / elapsed_s);
+           stage->daemon_ready ? "runs" : "is dead", paint(show, PLAIN), show->message_rate,
+           show->byte_rate / (1 << 20));
     printf("%s%-17s %7s %5s %11s %11s %11s %11s%s\n", paint(show, BOLD), "p50/p99 in us", "sent",
            "/s", "spin", "futex", "descriptor", "newcomer", paint(show, PLAIN));
-    unsigned lines = print_topics(stage, ROLE_FRAMES, show->topic_before, elapsed_s, rows);
-    lines += print_topics(stage, ROLE_HOST, show->topic_before + 1, elapsed_s, rows - lines);
-    printf("%-17s %7" PRIu64 "      ", "messages", sent.messages);
+    unsigned lines = print_topics(show, stage, ROLE_FRAMES, rows);
+    lines += print_topics(show, stage, ROLE_HOST, rows - lines);
+    printf("%-17s %7" PRIu64 "      ", "messages", stage_sent(stage).messages);
     for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
         printf(" %11" PRIu64, stage_totals(stage, (enum role)role).messages);
     printf("\n");
@@ -187,23 +195,20 @@ static void print_progress_object(const struct stage *stage) {
 
 void show_progress(struct show *show, const struct stage *stage) {
     uint64_t time_ns = now_ns();
-    double elapsed_s = (double)(time_ns - show->since_ns) / (double)SECOND_NS;
-    if (show->mode != SHOW_TABLE && time_ns < show->next_line_ns)
-        return;
+    bool second_is_over = time_ns - show->before_ns >= SECOND_NS - STAGE_TICK_NS / 2;
     if (stage_sent(stage).messages == 0) { /* nothing to show yet */
-        show->since_ns = time_ns;
+        show->before_ns = time_ns;
         return;
     }
-    show->next_line_ns = time_ns + LINE_PERIOD_NS - STAGE_TICK_NS / 2;
+    if (second_is_over)
+        take_rates(show, stage);
     if (show->mode == SHOW_TABLE)
-        print_table(show, stage, elapsed_s);
-    else if (show->mode == SHOW_LINES)
-        print_line(show, stage, elapsed_s);
-    else
+        print_table(show, stage);
+    else if (second_is_over && show->mode == SHOW_LINES)
+        print_line(show, stage);
+    else if (second_is_over)
         print_progress_object(stage);
     fflush(stdout);
-    show->before = stage_sent(stage);
-    show->since_ns = time_ns;
 }
 
 /* ---- the outcome */
@@ -241,7 +246,7 @@ static void print_members(const struct stage *stage, const struct outcome *outco
             printf("%-10s waited for room %" PRIu64 " times, woke sleepers %" PRIu64 " times\n",
                    role_names[role], result->stalls, result->wakes);
         else
-            printf("%-10s slept %" PRIu64 " times, copied %" PRIu64
+            printf("%-10s waited in the kernel %" PRIu64 " times, copied %" PRIu64
                    " large samples, received %" PRIu64 " while no pubsubd ran\n",
                    role_names[role], result->sleeps, result->copied,
                    outcome->received_without_daemon[role]);

@@ -10,12 +10,13 @@ enum show_mode { SHOW_LINES, SHOW_TABLE, SHOW_JSON };
 
 struct show {
     enum show_mode mode;
-    bool colour;           /* a terminal, and NO_COLOR is not set */
-    unsigned drawn;        /* lines of the table on the screen */
-    uint64_t next_line_ns; /* when lines and objects are due */
-    uint64_t since_ns;     /* of the rates: when it was `before` */
-    struct totals before;
-    uint64_t topic_before[DEMO_TOPICS_MAX + 1]; /* messages: those of host, then of frames */
+    bool colour;          /* a terminal, and NO_COLOR is not set */
+    unsigned drawn;       /* lines of the table on the screen */
+    uint64_t before_ns;   /* the rates are those since then, when */
+    struct totals before; /* ... this was the sum and */
+    uint64_t topic_before[ROLE_FIRST_SUBSCRIBER][DEMO_TOPICS_MAX]; /* ... these the messages */
+    double message_rate, byte_rate;                                /* a second */
+    double topic_rate[ROLE_FIRST_SUBSCRIBER][DEMO_TOPICS_MAX];
 };
 
 void show_open(struct show *show, bool json);

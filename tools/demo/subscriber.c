@@ -71,7 +71,8 @@ static void take_loop(struct child *child, struct shmps_subscriber *sub) {
 }
 
 /* Somebody else's loop: two subscribers among what an epoll watches. */
-static void epoll_loop(struct child *child, struct shmps_subscriber **subs, size_t n) {
+static void epoll_loop(struct child *child, struct shmps_subscriber **subs, size_t n,
+                       struct report *done) {
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     for (size_t i = 0; i < n; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = subs[i]};
@@ -84,6 +85,7 @@ static void epoll_loop(struct child *child, struct shmps_subscriber **subs, size
         drain(child, subs[i], 0);
     for (size_t over = 0; !child_stop && over < n;) {
         struct epoll_event events[4];
+        done->sleeps++;
         int ready = epoll_wait(epoll, events, 4, (int)(LOOK_NS / 1000000));
         if (ready < 0 && errno != EINTR)
             child_fail(child, "epoll_wait: %s", strerror(errno));
@@ -113,7 +115,7 @@ void subscriber_main(struct child *child, struct report *done) {
     if (child->role == ROLE_DESCRIPTOR) {
         subscriber_open(child, "host/#", SHMPS_WAIT_DEFAULT, &subs[0]);
         subscriber_open(child, "camera/+", SHMPS_WAIT_DEFAULT, &subs[1]);
-        epoll_loop(child, subs, 2);
+        epoll_loop(child, subs, 2, done);
         subscriber_finish(child, subs[1], done);
     } else {
         subscriber_open(child, "#", waits[child->role], &subs[0]);
