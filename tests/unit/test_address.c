@@ -164,8 +164,7 @@ static void a_link_or_a_file_in_its_place_is_refused(void **state) {
         assert_int_equal(address_of_instance("a", false, create, path), SHMPS_E_PERMISSION);
 }
 
-/* ---- listening and connecting
- * ------------------------------------------------------------------ */
+/* ---- listening and connecting -------------------------------------------------------- */
 
 static void who_connects_reaches_who_listens(void **state) {
     struct place *p = *state;

@@ -1,93 +1,14 @@
-/* tests/unit/test_descriptor.c - wait/descriptor.h: each test runs with both kinds, io_uring
- * and thread. */
-#include "support.h"
+/* tests/unit/test_descriptor.c - wait/descriptor.h: life, set, time, hang-up, threads, forks. */
+#include "descriptors.h"
 
-#include "bell.h"
 #include "base/scope.h"
-#include "wait/descriptor.h"
 
-#include <shmps/error.h>
-
-#include <poll.h>
 #include <pthread.h>
-#include <sched.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#define MS INT64_C(1000000)
-#define LONG_MS 20000 /* only a wake that is lost lasts that long */
-#define QUIET_MS 15   /* how long we listen for what must not come */
-
-/* The kind under test is the test's initial state; a kernel without io_uring skips its half. */
-static enum descriptor_kind kind_of(void **state) {
-    enum descriptor_kind kind = *(enum descriptor_kind *)*state;
-    struct wait_descriptor *d;
-    if (descriptor_open(&d, kind) == SHMPS_E_UNSUPPORTED)
-        skip();
-    descriptor_close(d);
-    return kind;
-}
-
-static struct wait_descriptor *open_kind(enum descriptor_kind kind) {
-    struct wait_descriptor *d = NULL;
-    assert_int_equal(descriptor_open(&d, kind), 0);
-    assert_int_equal(descriptor_kind(d), kind);
-    return d;
-}
-
-static bool readable(const struct wait_descriptor *d, int timeout_ms) {
-    return poll(&(struct pollfd){ .fd = descriptor_fd(d), .events = POLLIN }, 1, timeout_ms) > 0;
-}
-
-#define assert_signalled(d)                  \
-    do {                                     \
-        assert_true(readable((d), LONG_MS)); \
-        while (!descriptor_signalled(d))     \
-            sched_yield();                   \
-    } while (0)
-
-#define assert_quiet(d)                        \
-    do {                                       \
-        assert_false(readable((d), QUIET_MS)); \
-        assert_false(descriptor_signalled(d)); \
-    } while (0)
-
-#define arm(d, words, n) assert_int_equal(descriptor_arm((d), (words), (n), -1, 0), 0)
-
-struct words {
-    atomic_u32 word[400];
-};
-
-static struct words *words_new(struct wait_word *list, uint32_t n) {
-    struct words *w = shared_memory(sizeof(*w));
-    for (uint32_t i = 0; i < n; i++)
-        list[i] = (struct wait_word){ &w->word[i], 0 };
-    return w;
-}
-
-static void words_free(struct words *w) {
-    munmap(w, sizeof(*w));
-}
-
-/* Change a word and wake. SYNC word: release; who waits compares. */
-static int change(struct wait_word *word) {
-    atomic_store_release((atomic_u32 *)(uintptr_t)word->word, ++word->expected);
-    return wake_word(word->word, INT32_MAX);
-}
-
-/* How many waits are on the word: a wake without a change finds them all. For a thread that
- * is about to sleep: until there is one. */
-static int sleepers(const atomic_u32 *word) {
-    int n;
-    while ((n = wake_word(word, INT32_MAX)) == 0)
-        sched_yield();
-    return n;
-}
-
-/* ---- life
- * ------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------- */
 
 static void signal_and_clear(void **state) {
     struct wait_descriptor *d = open_kind(kind_of(state));
@@ -198,8 +119,7 @@ static void an_idle_one_stays_quiet(void **state) {
     words_free(w);
 }
 
-/* ---- the set
- * ---------------------------------------------------------------------------------- */
+/* ---- the set ------------------------------------------------------------------------- */
 
 static void one_wait_per_word_however_often_armed(void **state) {
     struct wait_descriptor *d = open_kind(kind_of(state));
@@ -287,8 +207,7 @@ static void more_words_than_any_table(void **state) {
     words_free(w);
 }
 
-/* ---- time and hang-up
- * ------------------------------------------------------------------------- */
+/* ---- time and hang-up ---------------------------------------------------------------- */
 
 static void the_timeout_makes_it_readable(void **state) {
     struct wait_descriptor *d = open_kind(kind_of(state));
@@ -377,8 +296,7 @@ static void a_hang_up_descriptor_can_be_closed(void **state) {
     }
 }
 
-/* ---- threads and forks
- * ------------------------------------------------------------------------ */
+/* ---- threads and forks --------------------------------------------------------------- */
 
 struct in_thread {
     struct wait_descriptor *d;
@@ -448,147 +366,7 @@ static void a_child_can_abandon_it(void **state) {
     words_free(w);
 }
 
-/* ---- the handshake of DESIGN 5 through epoll
- * --------------------------------------------------- */
-
-#define ROUNDS 3000
-struct ping_pong {
-    struct channel there, back;
-    enum descriptor_kind kind;
-};
-
-/* What the receiving child reports. */
-enum { ROUNDS_DONE, SLEEPS, INTERRUPTED, LOST, SPURIOUS };
-
-static void sleep_in_epoll(struct wait_descriptor *d, int epoll, struct report *report) {
-    struct epoll_event event;
-    int n = epoll_wait(epoll, &event, 1, LONG_MS);
-    report->values[SLEEPS]++;
-    if (n < 0 && errno == EINTR)
-        report->values[INTERRUPTED]++;
-    if (n == 0)
-        report->values[LOST]++;
-    descriptor_clear(d);
-}
-
-static void receive_all(void *argument, struct report *report) {
-    struct ping_pong *p = argument;
-    bool bare = barrier_registered();
-    struct wait_descriptor *d;
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (descriptor_open(&d, p->kind) != 0)
-        return;
-    struct epoll_event event = { .events = EPOLLIN };
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor_fd(d), &event) != 0)
-        return;
-    for (uint64_t s = 1; s <= ROUNDS && report->values[LOST] == 0; s++) {
-        while (!channel_has(&p->there, s) && report->values[LOST] == 0) {
-            struct wait_word word;
-            if (!channel_arm(&p->there, s, &word))
-                break;
-            if (descriptor_arm(d, &word, 1, -1, SLEEP_BOUND_NS * 100) != 0)
-                return;
-            sleep_in_epoll(d, epoll, report);
-            if (!channel_has(&p->there, s))
-                report->values[SPURIOUS]++;
-        }
-        report->values[ROUNDS_DONE]++;
-        channel_send(&p->back, s, bare);
-    }
-    descriptor_close(d);
-    close(epoll);
-}
-
-static void no_wake_is_lost(void **state) {
-    enum descriptor_kind kind = kind_of(state);
-    struct ping_pong *p = shared_memory(sizeof(*p));
-    p->kind = kind;
-    atomic_store_relaxed(&p->there.armed, UINT64_MAX); /* relaxed: no child yet. Nobody armed */
-    atomic_store_relaxed(&p->back.armed, UINT64_MAX);
-    struct child child = child_start(receive_all, p);
-    bool bare = barrier_registered();
-    uint64_t done = 0;
-    for (uint64_t s = 1; s <= ROUNDS && done == s - 1; s++) {
-        if (s % 2 != 0)
-            channel_await_sleeper(&p->there, s % 16);
-        channel_send(&p->there, s, bare);
-        bool timed_out = false;
-        while (!channel_has(&p->back, s) && !timed_out) {
-            struct wait_word word;
-            if (channel_arm(&p->back, s, &word))
-                timed_out = wait_on_words(&word, 1, LONG_MS * MS) == WAIT_TIMEOUT;
-        }
-        done += !timed_out;
-    }
-    struct report report = child_end(child);
-    assert_int_equal(done, ROUNDS);
-    assert_int_equal(report.values[ROUNDS_DONE], ROUNDS);
-    assert_int_equal(report.values[LOST], 0);
-    assert_int_equal(report.values[INTERRUPTED], 0);
-    /* Else nothing was tested; and a wait that is left over from the last time would show as
-     * many for nothing. */
-    assert_in_range(report.values[SLEEPS], ROUNDS / 100, 2 * ROUNDS);
-    assert_in_range(report.values[SPURIOUS], 0, ROUNDS / 10);
-    munmap(p, sizeof(*p));
-}
-
-/* ---- a wake while arming makes the descriptor quiet -------------------------------------- */
-
-#define RACES 4000
-struct race {
-    struct words words;
-    atomic_u32 go;
-};
-
-/* Changes and wakes the first word as soon as it is told to. */
-static void change_when_told(void *argument, struct report *report) {
-    struct race *race = argument;
-    for (uint32_t round = 1; round <= RACES; round++) {
-        /* SYNC go: acquire, pairs with the test's store */
-        for (unsigned spins = 0; atomic_load_acquire(&race->go) != round; spins++) {
-            if (spins % 1024 == 1023)
-                sched_yield();
-        }
-        for (uint32_t i = 0; i < round % 16; i++) /* at another moment each time */
-            cpu_relax();
-        atomic_store_release(&race->words.word[0], round); /* SYNC word: who waits compares */
-        wake_word(&race->words.word[0], 1);
-        report->values[0]++;
-    }
-}
-
-/* A word that is taken out of the set makes noise that must not wake the user; what comes amid it
- * must. */
-static void a_wake_amid_arming_is_not_lost(void **state) {
-    struct wait_descriptor *d = open_kind(kind_of(state));
-    struct race *race = shared_memory(sizeof(*race));
-    struct child child = child_start(change_when_told, race);
-    uint32_t round;
-    for (round = 1; round <= RACES; round++) {
-        struct wait_word list[2] = {
-            { &race->words.word[0], round - 1 },
-            { &race->words.word[1], 0 },
-        };
-        if (descriptor_arm(d, list, 2, -1, 0) != 0)
-            break;
-        atomic_store_release(&race->go, round); /* SYNC go: release, pairs with the child's load */
-        bool fine;
-        do { /* again, if it was signalled for the round before */
-            fine = descriptor_arm(d, list, 1, -1, 0) == 0 && readable(d, LONG_MS);
-            descriptor_clear(d);
-            /* SYNC word: acquire, pairs with the child's store */
-        } while (fine && atomic_load_acquire(&race->words.word[0]) != round);
-        if (!fine)
-            break;
-    }
-    assert_int_equal(round, RACES + 1);
-    assert_int_equal(child_end(child).values[0], RACES);
-    descriptor_close(d);
-    munmap(race, sizeof(*race));
-}
-
-/* ---- what can be missing
- * ----------------------------------------------------------------------- */
+/* ---- what can be missing ------------------------------------------------------------- */
 
 static int64_t kind_or_error(enum descriptor_kind wish) {
     struct wait_descriptor *d;
@@ -640,9 +418,6 @@ static void without_io_uring_a_thread_does_it(void **state) {
 int main(void) {
     static enum descriptor_kind uring = DESCRIPTOR_URING, thread = DESCRIPTOR_THREAD;
     alarm(55); /* a lost wake ends the test, not the build */
-#define CASE(function, kind) \
-    { #function " (" #kind ")", function, leak_setup, leak_teardown, &kind }
-#define BOTH(function) CASE(function, uring), CASE(function, thread)
     const struct CMUnitTest tests[] = {
         BOTH(signal_and_clear),
         BOTH(a_wake_makes_it_readable),
@@ -658,8 +433,6 @@ int main(void) {
         BOTH(a_hang_up_descriptor_can_be_closed),
         BOTH(another_thread_may_arm),
         BOTH(a_child_can_abandon_it),
-        BOTH(no_wake_is_lost),
-        BOTH(a_wake_amid_arming_is_not_lost),
         CASE(without_io_uring_a_thread_does_it, uring),
     };
     return cmocka_run_group_tests_name("descriptor", tests, NULL, NULL);

@@ -216,8 +216,7 @@ static void a_read_only_mapping_will_do(void **state) {
     close(fd);
 }
 
-/* ---- the handshake of DESIGN 5: no wake is lost
- * ------------------------------------------------- */
+/* ---- the handshake of DESIGN 5: no wake is lost -------------------------------------- */
 
 #define ROUNDS 4000
 struct ping_pong {
@@ -285,8 +284,7 @@ static void no_wake_is_lost(void **state) {
     }
 }
 
-/* ---- the barrier
- * -------------------------------------------------------------------------------- */
+/* ---- the barrier --------------------------------------------------------------------- */
 
 static bool kernel_has_barriers(void) {
     const int needed = MEMBARRIER_CMD_GLOBAL_EXPEDITED | MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED;

@@ -49,8 +49,7 @@ static int is_reply(unsigned type) {
         assert_non_null(strstr(shmps_error_detail(), "malformed"));              \
     } while (0)
 
-/* ---- wire_check()
- * ------------------------------------------------------------------------------ */
+/* ---- wire_check() -------------------------------------------------------------------- */
 
 static void every_type_passes_as_it_was_made(void **state) {
     (void)state;
@@ -221,8 +220,7 @@ static void a_reply_has_a_status_and_at_most_one_descriptor(void **state) {
     assert_malformed(&m, bytes, 1);
 }
 
-/* ---- over a socket
- * ----------------------------------------------------------------------------- */
+/* ---- over a socket ------------------------------------------------------------------- */
 
 struct pair {
     int ours, theirs;
