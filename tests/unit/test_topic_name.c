@@ -184,7 +184,8 @@ static const char *levels(int n, const char *level) {
     static char name[512];
     size_t used = 0;
     for (int i = 0; i < n; i++)
-        used += (size_t)snprintf(name + used, sizeof(name) - used, "%s%s", i > 0 ? "/" : "", level);
+        used += (size_t)snprintf(name + used, sizeof(name) - used, "%s%s", i > 0 ? "/" : "",
+                                 level);
     return name;
 }
 
