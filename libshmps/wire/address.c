@@ -190,7 +190,7 @@ int address_listen(const char *path, bool system, int *ret_fd) {
     if (fchmod(fd, mode) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         return error_system(errno, "cannot bind the control socket %s", path);
     if (chmod(path, mode) < 0 || listen(fd, BACKLOG) < 0) {
-        r = error_system(errno, "cannot listen on %s", path);
+        r = error_system(errno, "cannot listen on %s", address.sun_path);
         unlink(path);
         return r;
     }
