@@ -12,7 +12,7 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, con
                          const atomic_u32 *generation, void *memory) {
     *p = (struct ring_publisher){
         .head = g->start,
-        .limit = g->start + g->depth,
+        .limit = min_u64(g->start + g->depth, SEQUENCE_END),
         .low = g->start,
         .freed = g->start,
         .bell = 1,
