@@ -263,13 +263,14 @@ static void put_in_place(struct bus *bus, struct opening *o) {
               o->topic->name, o->bytes, (int)ring->info.owner.pid);
 }
 
+/* What it leads to has happened before the answer says so. */
 static void answer(struct bus *bus, struct opening *o, int r) {
     struct session *session = o->session;
     struct topic *topic = o->topic;
     struct wire_reply reply;
-    session_reply_init(&reply, &o->request);
-    session->opening = NULL;
     _cleanup_close_ int fd = -1;
+    bool retired = r == 0 && o->predecessor != NULL;
+    session_reply_init(&reply, &o->request);
     if (r == 0) {
         struct ring *ring = o->ring;
         put_in_place(bus, o);
@@ -280,12 +281,10 @@ static void answer(struct bus *bus, struct opening *o, int r) {
     } else {
         topic->info.refused++;
     }
-    bool sent = session_answer(session, &reply, r, fd);
-    bool retired = o->predecessor != NULL && r == 0;
     discard(bus, o); /* frees the topic if nothing else keeps it */
     if (retired)
         ring_collect(bus, topic);
-    if (sent)
+    if (session_answer(session, &reply, r, fd))
         session_resume(session);
     else
         session_close(session, "it does not take its answers");
