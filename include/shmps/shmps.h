@@ -3,25 +3,32 @@
  *     connection  ->  publisher   loan, publish          any number of each on one connection
  *                 ->  subscriber  take, release
  *
- * pubsubd lays out the shared memory and is asked only when something is opened or closed. Publishing and receiving
- * never talk to it, and go on while it is dead; connections find it again by themselves.
+ * pubsubd lays out the shared memory and is asked only when something is opened or closed.
+ * Publishing and receiving never talk to it, and go on while it is dead; connections find it again
+ * by themselves.
  *
  * Results      0, a positive outcome or a negative error: see shmps/error.h.
- * Threads      A connection may be used by several threads at once. A publisher or a subscriber belongs to one thread
- *              at a time: it may move between threads, with the caller's own synchronisation.
- * Fork         After fork() every call on a handle of the parent returns SHMPS_E_FORKED in the child, and its memory is
- *              not mapped there. The child may call shmps_connect() anew; exec is always safe.
- * Signals      The library installs no handlers; its threads block all signals. Waits go on after EINTR.
- * Time         All times are in ns of CLOCK_MONOTONIC; a timeout is relative: 0 does not wait, SHMPS_FOREVER waits.
- * Options      Options structs begin with their size, so that older callers keep working: initialise with the _INIT.
- *              A NULL pointer means all defaults. Reserved fields must be zero.
+ * Threads      A connection may be used by several threads at once. A publisher or a subscriber
+ *              belongs to one thread at a time: it may move between threads, with the caller's own
+ *              synchronisation.
+ * Fork         After fork() every call on a handle of the parent returns SHMPS_E_FORKED in the
+ *              child, and its memory is not mapped there. The child may call shmps_connect() anew;
+ *              exec is always safe.
+ * Signals      The library installs no handlers; its threads block all signals. Waits go on after
+ *              EINTR.
+ * Time         All times are in ns of CLOCK_MONOTONIC; a timeout is relative: 0 does not wait,
+ *              SHMPS_FOREVER waits.
+ * Options      Options structs begin with their size, so that older callers keep working:
+ *              initialise with the _INIT. A NULL pointer means all defaults. Reserved fields must
+ *              be zero.
  *
- * Topic names  1 to 255 bytes of valid UTF-8 without NUL or other control characters (U+0000..U+001F, U+007F);
- *              '/' separates levels, at most 32, of which none may be empty ("a//b", "/a" and "a/" are refused);
- *              no '+' and no '#' anywhere.
- * Filters      The same, but a whole level may be '+' (any one level) and the last may be '#' (any number of levels,
- *              also none: "a/#" matches "a"). A first level that is a wildcard does not match a topic that begins with
- *              '$'. These are the rules of MQTT 3.1.1, section 4.7, minus empty levels. */
+ * Topic names  1 to 255 bytes of valid UTF-8 without NUL or other control characters
+ *              (U+0000..U+001F, U+007F); '/' separates levels, at most 32, of which none may be
+ *              empty ("a//b", "/a" and "a/" are refused); no '+' and no '#' anywhere.
+ * Filters      The same, but a whole level may be '+' (any one level) and the last may be '#' (any
+ *              number of levels, also none: "a/#" matches "a"). A first level that is a wildcard
+ *              does not match a topic that begins with '$'. These are the rules of MQTT 3.1.1,
+ *              section 4.7, minus empty levels. */
 #ifndef SHMPS_SHMPS_H
 #define SHMPS_SHMPS_H
 
@@ -42,7 +49,7 @@ struct shmps;            /* a connection to one instance of the bus */
 struct shmps_publisher;
 struct shmps_subscriber;
 
-/* ---------------------------------------------------------------------------------------------- names */
+/* --------------------------------------------------------------------------------------- names */
 
 /* 0, or SHMPS_E_TOPIC with the broken rule in the detail. Pure functions. */
 int shmps_topic_check(const char *topic);
@@ -54,81 +61,100 @@ int shmps_filter_matches(const char *filter, const char *topic);
 /* The version of the library, "MAJOR.MINOR.PATCH". Static storage. */
 const char *shmps_version(void);
 
-/* ---------------------------------------------------------------------------------------------- connection */
+/* ---------------------------------------------------------------------------------- connection */
 
-enum shmps_autostart { SHMPS_AUTOSTART_DEFAULT = 0, SHMPS_AUTOSTART_ON = 1, SHMPS_AUTOSTART_OFF = 2 };
+enum shmps_autostart {
+    SHMPS_AUTOSTART_DEFAULT = 0,
+    SHMPS_AUTOSTART_ON = 1,
+    SHMPS_AUTOSTART_OFF = 2,
+};
 
 struct shmps_connect_options {
     size_t size;           /* sizeof this struct */
-    const char *instance;  /* [A-Za-z0-9_-]{1,32}, or a socket's path (it contains '/'); NULL: $SHMPS_INSTANCE, else
-                              "default" of this user, else "default" of the system */
-    int autostart;         /* enum shmps_autostart; default: on unless SHMPS_AUTOSTART=0 is in the environment; only
-                              ever starts an instance of this user */
-    int observe;           /* 1: do not talk to pubsubd at all, only map its directory read-only; works when it is dead.
-                              Only subscribers with SHMPS_OBSERVE can be opened. */
-    int64_t timeout_ns;    /* for finding or starting a daemon, and for each of its answers; 0: 5 s */
+    const char *instance;  /* [A-Za-z0-9_-]{1,32}, or a socket's path (it contains '/'); NULL:
+                              $SHMPS_INSTANCE, else "default" of this user, else "default" of the
+                              system */
+    int autostart;         /* enum shmps_autostart; default: on unless SHMPS_AUTOSTART=0 is in the
+                              environment; only ever starts an instance of this user */
+    int observe;           /* 1: do not talk to pubsubd at all, only map its directory read-only;
+                              works when it is dead. Only subscribers with SHMPS_OBSERVE can be
+                              opened. */
+    int64_t timeout_ns;    /* for finding or starting a daemon, and for each answer; 0: 5 s */
     uint64_t reserved[4];
 };
 #define SHMPS_CONNECT_OPTIONS_INIT { .size = sizeof(struct shmps_connect_options) }
 
-/* Connect to an instance of the bus; if the user's does not answer, start one: $SHMPS_PUBSUBD, else pubsubd beside this
- * library's own prefix, else of PATH. It ends some seconds after its last client.
- * NO_DAEMON (also: observe and no directory), VERSION, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, INVALID, SYSTEM. */
+/* Connect to an instance of the bus; if the user's does not answer, start one: $SHMPS_PUBSUBD,
+ * else pubsubd beside this library's own prefix, else of PATH. It ends some seconds after its last
+ * client. NO_DAEMON (also: observe and no directory), VERSION, PERMISSION, NO_MEMORY,
+ * NO_DESCRIPTORS, INVALID, SYSTEM. */
 int shmps_connect(struct shmps **ret, const struct shmps_connect_options *options);
 
-/* Close a connection and all that is still open on it. Samples still held become invalid. NULL is allowed.
- * Must not run while another thread uses the connection. In a forked child it frees the child's copy only. */
+/* Close a connection and all that is still open on it. Samples still held become invalid. NULL is
+ * allowed. Must not run while another thread uses the connection. In a forked child it frees the
+ * child's copy only. */
 void shmps_close(struct shmps *bus);
 
 /* The name of the instance. Valid while the connection is open. */
 const char *shmps_instance(const struct shmps *bus);
 
-/* 1 if pubsubd answers now, 0 if it does not (publishing and receiving go on all the same); negative: error. */
+/* 1 if pubsubd answers now, 0 if it does not (publishing and receiving go on all the same);
+ * negative: error. */
 int shmps_daemon_alive(struct shmps *bus);
 
 /* Ask pubsubd to end, as SIGTERM does. Returns when it has closed the connection.
  * NO_DAEMON if none runs, PERMISSION if this user may not. */
 int shmps_stop_daemon(struct shmps *bus);
 
-/* ---------------------------------------------------------------------------------------------- publishing */
+/* ---------------------------------------------------------------------------------- publishing */
 
 enum shmps_timestamps { SHMPS_TIMESTAMPS_ON = 0, SHMPS_TIMESTAMPS_OFF = 1 };
 
 struct shmps_publisher_options {
     size_t size;            /* sizeof this struct */
-    uint32_t depth;         /* slots, rounded up to a power of two, 2 .. 2^20; 0: 64, or 8 if a message is >= 1 MiB.
-                               Also what bounds a subscriber's history: depth - depth/8 samples. */
-    uint32_t pins;          /* how many large samples all subscribers together may hold at once beyond `depth`;
-                               0: chosen by pubsubd from the size of a message (4 .. 64) and the subscribers present */
-    uint64_t message_bytes; /* the largest message; a larger one is refused with SHMPS_E_SIZE. 0: starts with 4 KiB and
-                               grows: a larger loan gets a larger ring from pubsubd, order and counts are kept */
-    int timestamps;         /* enum shmps_timestamps: ON stores the time of publishing in every sample */
+    uint32_t depth;         /* slots, rounded up to a power of two, 2 .. 2^20; 0: 64, or 8 if a
+                               message is >= 1 MiB. Also what bounds a subscriber's history: depth
+                               - depth/8 samples. */
+    uint32_t pins;          /* how many large samples all subscribers together may hold at once
+                               beyond `depth`; 0: chosen by pubsubd from the size of a message (4
+                               .. 64) and the subscribers present */
+    uint64_t message_bytes; /* the largest message; a larger one is refused with SHMPS_E_SIZE. 0:
+                               starts with 4 KiB and grows: a larger loan gets a larger ring from
+                               pubsubd, order and counts are kept */
+    int timestamps;         /* enum shmps_timestamps: ON stores the time of publishing in every
+                               sample */
     int wait;               /* enum shmps_wait, for waiting while FULL */
     uint64_t reserved[4];
 };
 #define SHMPS_PUBLISHER_OPTIONS_INIT { .size = sizeof(struct shmps_publisher_options) }
 
-/* Open a publisher; the topic is created if it does not exist. When this returns, every subscriber whose filter
- * matches will receive what is published.
- * TOPIC, INVALID, NO_DAEMON, NO_SPACE, LIMIT, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, FORKED, SYSTEM. */
-int shmps_publisher_open(struct shmps *bus, const char *topic, const struct shmps_publisher_options *options,
+/* Open a publisher; the topic is created if it does not exist. When this returns, every subscriber
+ * whose filter matches will receive what is published.
+ * TOPIC, INVALID, NO_DAEMON, NO_SPACE, LIMIT, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, FORKED,
+ * SYSTEM. */
+int shmps_publisher_open(struct shmps *bus, const char *topic,
+                         const struct shmps_publisher_options *options,
                          struct shmps_publisher **ret);
 
-/* Close it; an open loan is discarded. Subscribers still receive all that was published. NULL is allowed. */
+/* Close it; an open loan is discarded. Subscribers still receive all that was published. NULL is
+ * allowed. */
 void shmps_publisher_close(struct shmps_publisher *pub);
 
-/* Copy a message into the ring and publish it. `tag` is the user's own word, carried along. Never waits for a lossy or
- * latest subscriber. FULL: a reliable subscriber has not made room within timeout_ns.
- * SIZE, STATE (a loan is open), NO_SPACE and NO_DAEMON (it had to grow), FORKED, LIMIT (the ring's 2^64 sequence numbers
- * are used up), NO_MEMORY, INVALID. */
-int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag, int64_t timeout_ns);
+/* Copy a message into the ring and publish it. `tag` is the user's own word, carried along. Never
+ * waits for a lossy or latest subscriber. FULL: a reliable subscriber has not made room within
+ * timeout_ns. SIZE, STATE (a loan is open), NO_SPACE and NO_DAEMON (it had to grow), FORKED, LIMIT
+ * (the ring's 2^64 sequence numbers are used up), NO_MEMORY, INVALID. */
+int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag,
+                  int64_t timeout_ns);
 
-/* Borrow room for a message of up to `bytes` bytes in the ring itself; the caller writes it in place. One loan may be open
- * per publisher. *ret is aligned to 32 bytes at least (64 from 4 KiB on) and valid until it is published or discarded.
- * Returns like shmps_publish(): waiting for room happens here. */
+/* Borrow room for a message of up to `bytes` bytes in the ring itself; the caller writes it in
+ * place. One loan may be open per publisher. *ret is aligned to 32 bytes at least (64 from 4 KiB
+ * on) and valid until it is published or discarded. Returns like shmps_publish(): waiting for room
+ * happens here. */
 int shmps_loan(struct shmps_publisher *pub, size_t bytes, int64_t timeout_ns, void **ret);
 
-/* Publish the first `bytes` bytes (<= those loaned) of the open loan, in place. Never waits. STATE (no loan), SIZE, FORKED. */
+/* Publish the first `bytes` bytes (<= those loaned) of the open loan, in place. Never waits. STATE
+ * (no loan), SIZE, FORKED. */
 int shmps_publish_loan(struct shmps_publisher *pub, size_t bytes, uint64_t tag);
 
 /* Give the open loan back unpublished. STATE (no loan), FORKED. */
@@ -142,14 +168,18 @@ struct shmps_message {
 enum shmps_batch { SHMPS_UP_TO = 0, SHMPS_EXACTLY = 1 };
 
 /* Publish several messages in order, looking for room and for sleepers once.
- * SHMPS_UP_TO   publishes as many as there is room for now, at least one: waits up to timeout_ns for the first;
+ * SHMPS_UP_TO   publishes as many as there is room for now, at least one: waits up to timeout_ns
+ *               for the first;
  * SHMPS_EXACTLY publishes all n or, when the time is over, none (FULL); n <= depth, else INVALID.
- * *ret_done: the number published, always set. Otherwise as shmps_publish(); a message that is too large fails the
- * whole call before anything is published. A process killed in between leaves a prefix of the batch. */
-int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message *messages, size_t n,
+ * *ret_done: the number published, always set. Otherwise as shmps_publish(); a message that is too
+ * large fails the whole call before anything is published. A process killed in between leaves a
+ * prefix of the batch. */
+int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message *messages,
+                        size_t n,
                         enum shmps_batch how, int64_t timeout_ns, size_t *ret_done);
 
-/* Wait until at least n subscribers are open on the topic. TIMEOUT, FORKED. Observers do not count. */
+/* Wait until at least n subscribers are open on the topic. TIMEOUT, FORKED. Observers do not
+ * count. */
 int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
 
 struct shmps_publisher_stats {
@@ -165,14 +195,16 @@ struct shmps_publisher_stats {
 };
 int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_stats *ret);
 
-/* ---------------------------------------------------------------------------------------------- subscribing */
+/* --------------------------------------------------------------------------------- subscribing */
 
 enum shmps_delivery {
-    SHMPS_LOSSY = 0,    /* every sample in order; if the subscriber falls behind by more than the ring, the oldest are
-                           lost and counted where the gap is */
-    SHMPS_LATEST = 1,   /* always the newest sample; older unread ones are skipped, which is not a loss */
+    SHMPS_LOSSY = 0,    /* every sample in order; if the subscriber falls behind by more than the
+                           ring, the oldest are lost and counted where the gap is */
+    SHMPS_LATEST = 1,   /* always the newest sample; older unread ones are skipped, which is not a
+                           loss */
     SHMPS_RELIABLE = 2, /* every sample in order; the publisher cannot pass it and is told FULL */
-    SHMPS_OBSERVE = 3,  /* as lossy, but read-only: no entry, cannot be noticed; samples are always copies */
+    SHMPS_OBSERVE = 3,  /* as lossy, but read-only: no entry, cannot be noticed; samples are always
+                           copies */
 };
 enum shmps_wait {
     SHMPS_WAIT_DEFAULT = 0, /* spin for a bounded, adaptive while, then sleep */
@@ -184,21 +216,24 @@ struct shmps_subscriber_options {
     size_t size;        /* sizeof this struct */
     int delivery;       /* enum shmps_delivery */
     int wait;           /* enum shmps_wait */
-    uint32_t history;   /* first deliver the newest K samples of each topic, over all its publishers by time;
-                           0: only what is published from now on */
-    uint32_t pins;      /* how many large samples it wants to hold at once, 1 .. 63; 0: 4. Fewer may be granted. */
+    uint32_t history;   /* first deliver the newest K samples of each topic, over all its
+                           publishers by time; 0: only what is published from now on */
+    uint32_t pins;      /* how many large samples it wants to hold at once, 1 .. 63; 0: 4. Fewer
+                           may be granted. */
     uint64_t reserved[4];
 };
 #define SHMPS_SUBSCRIBER_OPTIONS_INIT { .size = sizeof(struct shmps_subscriber_options) }
 
 enum shmps_sample_flags {
-    SHMPS_SAMPLE_COPIED = 1,  /* a large sample that could not be pinned (no pin left or granted): data is a private copy */
+    SHMPS_SAMPLE_COPIED = 1,  /* a large sample that could not be pinned (no pin left or granted):
+                                 data is a private copy */
     SHMPS_SAMPLE_HISTORY = 2, /* published before the subscriber was opened */
 };
 
-/* A received sample. Filled by take and read; the caller must not change what is marked internal. */
+/* A received sample. Filled by take and read; the caller must not change what is internal. */
 struct shmps_sample {
-    const void *data;    /* 8-byte aligned; valid, and never overwritten by an honest publisher, until release */
+    const void *data;    /* 8-byte aligned; valid, and never overwritten by an honest publisher,
+                            until release */
     size_t bytes;
     uint64_t seq;        /* 0, 1, 2, ... per publisher, without gaps */
     uint64_t time_ns;    /* CLOCK_MONOTONIC at publishing; 0: timestamps are off */
@@ -210,39 +245,48 @@ struct shmps_sample {
     uint32_t hold;       /* internal */
 };
 
-/* Open a subscriber for a topic or a filter. An exact topic is created if it does not exist; topics and publishers that
- * appear later are received from their first sample. Nothing that is published after this returned is missed.
- * TOPIC, INVALID, NO_DAEMON, LIMIT, NO_SPACE, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, FORKED, SYSTEM. */
-int shmps_subscriber_open(struct shmps *bus, const char *filter, const struct shmps_subscriber_options *options,
+/* Open a subscriber for a topic or a filter. An exact topic is created if it does not exist;
+ * topics and publishers that appear later are received from their first sample. Nothing that is
+ * published after this returned is missed. TOPIC, INVALID, NO_DAEMON, LIMIT, NO_SPACE, PERMISSION,
+ * NO_MEMORY, NO_DESCRIPTORS, FORKED, SYSTEM. */
+int shmps_subscriber_open(struct shmps *bus, const char *filter,
+                          const struct shmps_subscriber_options *options,
                           struct shmps_subscriber **ret);
 
 /* Unsubscribe. Samples still held become invalid. NULL is allowed. */
 void shmps_subscriber_close(struct shmps_subscriber *sub);
 
-/* Take the next sample without copying it, where it is large (in a block); a small one is copied out of its slot.
- * Several may be held at once, and released in any order.
- * 0; EMPTY (timeout 0) or TIMEOUT; LOST: only ret->lost, ->topic and ->publisher are set, there is nothing to release.
- * CORRUPT (once for a publisher whose ring is broken; it is left out from then on), NO_MEMORY, FORKED. */
+/* Take the next sample without copying it, where it is large (in a block); a small one is copied
+ * out of its slot. Several may be held at once, and released in any order.
+ * 0; EMPTY (timeout 0) or TIMEOUT; LOST: only ret->lost, ->topic and ->publisher are set, there is
+ * nothing to release. CORRUPT (once for a publisher whose ring is broken; it is left out from then
+ * on), NO_MEMORY, FORKED. */
 int shmps_take(struct shmps_subscriber *sub, struct shmps_sample *ret, int64_t timeout_ns);
 
-/* Give a sample back. Must be called once for each one taken, before the subscriber is closed. INVALID, FORKED. */
+/* Give a sample back. Must be called once for each one taken, before the subscriber is closed.
+ * INVALID, FORKED. */
 int shmps_release(struct shmps_subscriber *sub, struct shmps_sample *sample);
 
-/* Take up to n samples at once. UP_TO waits for the first only; EXACTLY waits until n are there, for timeout_ns at
- * most, and then delivers what there is. *ret_done: the number taken, always set; if it is > 0 the result is 0.
- * A LOST without a sample ends a batch and is reported by the next call. */
-int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n, enum shmps_batch how,
+/* Take up to n samples at once. UP_TO waits for the first only; EXACTLY waits until n are there,
+ * for timeout_ns at most, and then delivers what there is. *ret_done: the number taken, always
+ * set; if it is > 0 the result is 0. A LOST without a sample ends a batch and is reported by the
+ * next call. */
+int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n,
+                     enum shmps_batch how,
                      int64_t timeout_ns, size_t *ret_done);
 int shmps_release_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n);
 
-/* Copy the next sample into `buffer`. Like take and release in one; ret->data is `buffer`, ret->bytes the sample's size.
- * SIZE: it is larger than `bytes`; it stays the next one, and ret->bytes tells its size. */
-int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct shmps_sample *ret, int64_t timeout_ns);
+/* Copy the next sample into `buffer`. Like take and release in one; ret->data is `buffer`,
+ * ret->bytes the sample's size. SIZE: it is larger than `bytes`; it stays the next one, and
+ * ret->bytes tells its size. */
+int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct shmps_sample *ret,
+               int64_t timeout_ns);
 
-/* A descriptor that is readable while something can be taken, level-triggered, for epoll, poll, asyncio, libuv ...
- * Made at the first call, owned by the subscriber: never read, write or close it. After it was readable, call
- * shmps_take(sub, ..., 0) as often as you like; it stays readable until a take has said EMPTY. Take until EMPTY once
- * before the first wait. NO_DESCRIPTORS, NO_MEMORY, FORKED, SYSTEM. */
+/* A descriptor that is readable while something can be taken, level-triggered, for epoll, poll,
+ * asyncio, libuv ... Made at the first call, owned by the subscriber: never read, write or close
+ * it. After it was readable, call shmps_take(sub, ..., 0) as often as you like; it stays readable
+ * until a take has said EMPTY. Take until EMPTY once before the first wait. NO_DESCRIPTORS,
+ * NO_MEMORY, FORKED, SYSTEM. */
 int shmps_subscriber_fd(struct shmps_subscriber *sub);
 
 /* Wait until at least n publishers are open on the topics of this subscriber. TIMEOUT, FORKED. */
@@ -261,7 +305,7 @@ struct shmps_subscriber_stats {
 };
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret);
 
-/* ---------------------------------------------------------------------------------------------- presence */
+/* ------------------------------------------------------------------------------------ presence */
 
 enum shmps_event_kind {
     SHMPS_PUBLISHER_JOINED = 1,
@@ -276,30 +320,39 @@ struct shmps_event {
     const char *topic;  /* valid until the handle is closed */
 };
 
-/* The next change among those on the other side of a handle: a publisher learns of subscribers, a subscriber of
- * publishers. Those present at the first call are reported first, as joined. 0; EMPTY or TIMEOUT; NO_MEMORY, FORKED.
- * A change shorter than the time between two calls may go unreported as a pair. */
-int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret, int64_t timeout_ns);
-int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret, int64_t timeout_ns);
+/* The next change among those on the other side of a handle: a publisher learns of subscribers, a
+ * subscriber of publishers. Those present at the first call are reported first, as joined. 0;
+ * EMPTY or TIMEOUT; NO_MEMORY, FORKED. A change shorter than the time between two calls may go
+ * unreported as a pair. */
+int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
+                          int64_t timeout_ns);
+int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret,
+                           int64_t timeout_ns);
 
-/* ---------------------------------------------------------------------------------------------- callbacks */
+/* ----------------------------------------------------------------------------------- callbacks */
 
-/* Called for each sample by shmps_dispatch() or the loop's thread; the sample is released after it returned. A LOST
- * without a sample is passed on with data == NULL. The callback may use the subscriber it was given, but not close it. */
-typedef void (*shmps_callback)(struct shmps_subscriber *sub, const struct shmps_sample *sample, void *user);
+/* Called for each sample by shmps_dispatch() or the loop's thread; the sample is released after it
+ * returned. A LOST without a sample is passed on with data == NULL. The callback may use the
+ * subscriber it was given, but not close it. */
+typedef void (*shmps_callback)(struct shmps_subscriber *sub, const struct shmps_sample *sample,
+              void *user);
 
-/* Set (or with NULL clear) the callback of a subscriber. STATE while the loop's thread runs; FORKED. */
+/* Set (or with NULL clear) the callback of a subscriber. STATE while the loop's thread runs;
+ * FORKED. */
 int shmps_subscriber_on_sample(struct shmps_subscriber *sub, shmps_callback callback, void *user);
 
-/* One descriptor for all subscribers of the connection that have a callback: readable while shmps_dispatch() has work. */
+/* One descriptor for all subscribers of the connection that have a callback: readable while
+ * shmps_dispatch() has work. */
 int shmps_fd(struct shmps *bus);
 
-/* Call the callbacks for what is there; if nothing is, wait up to timeout_ns for the first. Returns 0 after at least one
- * callback, else EMPTY or TIMEOUT. At most one thread at a time. STATE while the loop's thread runs. */
+/* Call the callbacks for what is there; if nothing is, wait up to timeout_ns for the first.
+ * Returns 0 after at least one callback, else EMPTY or TIMEOUT. At most one thread at a time.
+ * STATE while the loop's thread runs. */
 int shmps_dispatch(struct shmps *bus, int64_t timeout_ns);
 
-/* A background thread that calls shmps_dispatch() until stopped. Subscribers with a callback belong to it meanwhile.
- * loop_stop returns when the thread has ended; from within a callback it asks it to end. STATE, NO_MEMORY, FORKED. */
+/* A background thread that calls shmps_dispatch() until stopped. Subscribers with a callback
+ * belong to it meanwhile. loop_stop returns when the thread has ended; from within a callback it
+ * asks it to end. STATE, NO_MEMORY, FORKED. */
 int shmps_loop_start(struct shmps *bus);
 int shmps_loop_stop(struct shmps *bus);
 

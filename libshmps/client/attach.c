@@ -5,9 +5,12 @@ static int check_ring(struct shmps *bus, uint64_t serial, struct ring_mapping *m
     int r = ring_attach_check(ring, m->map.bytes, &m->g);
     if (r < 0)
         return r;
-    if (ring->identity.serial != serial || ring->identity.directory != bus->directory.header->identity.serial)
-        return error_raise(SHMPS_E_CORRUPT, "ring %llu is not of this directory; restart pubsubd, which sets it aside",
-                           (unsigned long long)serial);
+    if (ring->identity.serial != serial ||
+        ring->identity.directory != bus->directory.header->identity.serial)
+        return error_raise(
+            SHMPS_E_CORRUPT,
+            "ring %llu is not of this directory; restart pubsubd, which sets it aside",
+            (unsigned long long)serial);
     return 0;
 }
 
@@ -57,7 +60,8 @@ int attach_readers(struct shmps *bus, uint64_t ring, uint32_t page, enum segment
     const struct readers_segment *readers = map.base;
     r = identity_check(&readers->identity, MAGIC_READERS, map.bytes);
     if (r == 0 && (readers->identity.serial != ring || readers->identity.page != page))
-        r = error_raise(SHMPS_E_CORRUPT, "%s is not the readers segment that its name says", ref.name);
+        r = error_raise(SHMPS_E_CORRUPT, "%s is not the readers segment that its name says",
+                        ref.name);
     if (r < 0) {
         segment_unmap(&map);
         return r;
@@ -66,12 +70,14 @@ int attach_readers(struct shmps *bus, uint64_t ring, uint32_t page, enum segment
     return 0;
 }
 
-bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscription, struct seat *ret) {
+bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscription,
+               struct seat *ret) {
     uint32_t page = first_page;
     for (uint32_t i = 0; i < TOPIC_PAGES_MAX && page < d->geometry.pages; i++) {
         const struct roster_page *p = &d->pages[page];
         for (uint32_t cell = 0; cell < READERS_ENTRIES; cell++) {
-            /* SYNC page.cells: acquire pairs with pubsubd's release store; the entry was reset before it. */
+            /* SYNC page.cells: acquire pairs with pubsubd's release store; the entry was reset
+             * before it. */
             uint64_t c = atomic_load_acquire(&p->cells[cell]);
             if (c == 0 || cell_policy(c) == POLICY_SPAN || cell_subscription(c) != subscription)
                 continue;
@@ -79,13 +85,18 @@ bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscrip
             uint32_t ordinal = atomic_load_relaxed(&p->ordinal);
             uint32_t first = atomic_load_relaxed(&p->first);
             uint32_t pins = cell_pins(c);
-            if (ordinal >= TOPIC_PAGES_MAX || cell + reader_span(pins) > READERS_ENTRIES || pins > READER_PINS_MAX)
+            if (ordinal >= TOPIC_PAGES_MAX || cell + reader_span(pins) > READERS_ENTRIES ||
+                pins > READER_PINS_MAX)
                 return false;
-            *ret = (struct seat){ .page = page, .first = first, .cell = cell, .pins = pins,
+            *ret = (struct seat){ .page = page,
+                                  .first = first,
+                                  .cell = cell,
+                                  .pins = pins,
                                   .bit = (uint16_t)(ordinal * 64 + cell) };
             return true;
         }
-        page = atomic_load_acquire(&p->next); /* SYNC page.next: pairs with the release when a page is linked */
+        page = atomic_load_acquire(
+            &p->next); /* SYNC page.next: pairs with the release when a page is linked */
     }
     return false;
 }

@@ -30,7 +30,8 @@ static bool find_beside_library(char ret[PATH_MAX]) {
         if (!slash || slash == dir)
             return false;
         *slash = 0;
-        if (level > 0 && (size_t)snprintf(ret, PATH_MAX, "%s/bin/pubsubd", dir) < PATH_MAX && is_program(ret))
+        if (level > 0 && (size_t)snprintf(ret, PATH_MAX, "%s/bin/pubsubd", dir) < PATH_MAX &&
+            is_program(ret))
             return true;
     }
     return false;
@@ -42,7 +43,9 @@ static bool find_in_path(char ret[PATH_MAX]) {
         path = "/usr/local/bin:/usr/bin:/bin";
     while (*path) {
         int length = (int)strcspn(path, ":");
-        if (length > 0 && (size_t)snprintf(ret, PATH_MAX, "%.*s/pubsubd", length, path) < PATH_MAX && is_program(ret))
+        if (length > 0 &&
+            (size_t)snprintf(ret, PATH_MAX, "%.*s/pubsubd", length, path) < PATH_MAX &&
+            is_program(ret))
             return true;
         path += length + (path[length] == ':');
     }
@@ -53,19 +56,24 @@ static int find_program(char ret[PATH_MAX]) {
     const char *env = getenv("SHMPS_PUBSUBD");
     if (env && *env) {
         if (strlen(env) >= PATH_MAX || !is_program(env))
-            return error_raise(SHMPS_E_NO_DAEMON, "SHMPS_PUBSUBD is \"%.200s\", which is no program that can be run", env);
+            return error_raise(SHMPS_E_NO_DAEMON,
+                               "SHMPS_PUBSUBD is \"%.200s\", which is no program that can be run",
+                               env);
         memcpy(ret, env, strlen(env) + 1);
         return 0;
     }
     if (find_beside_library(ret) || find_in_path(ret))
         return 0;
-    return error_raise(SHMPS_E_NO_DAEMON, "no pubsubd answers, and there is none to start: not beside libshmps, not in PATH; "
-                       "install it, or set SHMPS_PUBSUBD to its path");
+    return error_raise(
+        SHMPS_E_NO_DAEMON,
+        "no pubsubd answers, and there is none to start: not beside libshmps, not in PATH; "
+        "install it, or set SHMPS_PUBSUBD to its path");
 }
 
-/* Run it as nobody's child, in a session of its own, with nothing of ours open: two plain clones, the first without an exit
- * signal, so that the program that uses this library sees neither SIGCHLD nor a zombie. Between clone and exec only
- * system calls are made, as other threads may have held any lock. */
+/* Run it as nobody's child, in a session of its own, with nothing of ours open: two plain clones,
+ * the first without an exit signal, so that the program that uses this library sees neither
+ * SIGCHLD nor a zombie. Between clone and exec only system calls are made, as other threads may
+ * have held any lock. */
 static int spawn(const char *path, const char *const argv[]) {
     _cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
@@ -91,15 +99,14 @@ static int spawn(const char *path, const char *const argv[]) {
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pid < 0)
         return error_system(e, "cannot start %s", path);
-    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
-    }
+    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {}
     return 0;
 }
 
 static void wait_ready(sem_t *ready, uint64_t deadline_ns) {
-    struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / 1000000000), .tv_nsec = (long)(deadline_ns % 1000000000) };
-    while (sem_clockwait(ready, CLOCK_MONOTONIC, &deadline) < 0 && errno == EINTR) {
-    }
+    struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / 1000000000),
+                                 .tv_nsec = (long)(deadline_ns % 1000000000) };
+    while (sem_clockwait(ready, CLOCK_MONOTONIC, &deadline) < 0 && errno == EINTR) {}
 }
 
 int autostart(const char *instance, uint64_t deadline_ns) {
@@ -113,8 +120,10 @@ int autostart(const char *instance, uint64_t deadline_ns) {
     sem_unlink(semaphore); /* of an earlier process with our number */
     sem_t *ready = sem_open(semaphore, O_CREAT | O_EXCL, 0600, 0);
     if (ready == SEM_FAILED)
-        return error_system(errno, "cannot make the semaphore %s that tells when pubsubd is ready", semaphore);
-    const char *const argv[] = { "pubsubd", "--instance", name, "--autostarted", "--ready-semaphore", semaphore, NULL };
+        return error_system(errno, "cannot make the semaphore %s that tells when pubsubd is ready",
+                            semaphore);
+    const char *const argv[] = { "pubsubd",           "--instance", name, "--autostarted",
+                                 "--ready-semaphore", semaphore,    NULL };
     r = spawn(path, argv);
     if (r == 0)
         wait_ready(ready, deadline_ns);

@@ -10,8 +10,8 @@
  *     take.c        take, read, release; rest.c: spin, sleep, descriptor
  *     presence.c    who is on the other side; dispatch.c: callbacks and the loop's thread
  *
- * Locks. `lock` of a connection guards its session and its two lists; nothing is called back while it is held. The rest of a
- * handle belongs to the one thread that uses it. */
+ * Locks. `lock` of a connection guards its session and its two lists; nothing is called back while
+ * it is held. The rest of a handle belongs to the one thread that uses it. */
 #ifndef SHMPS_CLIENT_CLIENT_H
 #define SHMPS_CLIENT_CLIENT_H
 
@@ -51,7 +51,8 @@ struct shmps {
     bool observe;
     bool autostart;
     bool fence;                   /* this process's running side needs fences of its own */
-    atomic_u32 rebuilt;           /* pubsubd came back with another directory: every handle is closed for good */
+    atomic_u32 rebuilt;           /* pubsubd came back with another directory: every handle is
+                                     closed for good */
     int64_t timeout_ns;
 
     int session;                  /* control socket, -1: down */
@@ -71,7 +72,8 @@ struct shmps {
     struct loop_thread loop;
 };
 
-/* The mark of this process: a word in a page that the kernel wipes in forked children. NULL before the first connect. */
+/* The mark of this process: a word in a page that the kernel wipes in forked children. NULL before
+ * the first connect. */
 extern atomic_u64 *fork_word;
 
 #define CHECK_FORK(bus) \
@@ -98,19 +100,22 @@ int error_again(int code, const struct told *told);
 /* Connect the socket, say hello. First time: maps the directory. */
 int session_open(struct shmps *bus);
 void session_drop(struct shmps *bus);
-/* One request (initialised by wire_init), one reply with status 0, else its error. Reconnects (and claims) first if the session
- * is down, and once more if it breaks. ret_fd NULL: no descriptor expected. */
+/* One request (initialised by wire_init), one reply with status 0, else its error. Reconnects (and
+ * claims) first if the session is down, and once more if it breaks. ret_fd NULL: no descriptor
+ * expected. */
 int session_request(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd);
-/* Is there a newer daemon than the one we talk to, or is the session broken? Then reconnect and claim, quietly, and at most
- * every 50 ms. Takes the lock itself. Cheap when nothing is wrong. */
+/* Is there a newer daemon than the one we talk to, or is the session broken? Then reconnect and
+ * claim, quietly, and at most every 50 ms. Takes the lock itself. Cheap when nothing is wrong. */
 void session_follow(struct shmps *bus);
-/* The daemon has ended (not died), so nobody will bump a generation: ask now and then whether there is a new one. */
+/* The daemon has ended (not died), so nobody will bump a generation: ask now and then whether
+ * there is a new one. */
 static inline bool session_ended(const struct shmps *bus) {
     /* relaxed: a hint; session_follow() finds out */
     return atomic_load_relaxed(&bus->directory.header->daemon_state) == DAEMON_ENDED;
 }
 static inline bool session_rebuilt(const struct shmps *bus) {
-    return atomic_load_relaxed(&bus->rebuilt) != 0; /* relaxed: a process's own flag, only ever set */
+    return atomic_load_relaxed(&bus->rebuilt) != 0; /* relaxed: a process's own flag, only ever
+                                                       set */
 }
 int error_rebuilt(const struct shmps *bus);
 /* Hint that a retired ring is drained. Takes the lock itself. */
@@ -118,8 +123,8 @@ void session_drained(struct shmps *bus, uint64_t ring);
 
 /* ---- autostart.c */
 
-/* Start pubsubd for an instance of this user and wait until it seems ready, at most until deadline_ns. Only a connect tells whether it
- * is. */
+/* Start pubsubd for an instance of this user and wait until it seems ready, at most until
+ * deadline_ns. Only a connect tells whether it is. */
 int autostart(const char *instance, uint64_t deadline_ns);
 
 /* ---- attach.c */
@@ -145,7 +150,8 @@ struct seat {
     uint16_t bit;      /* of the evicted bits */
 };
 /* Find the seat of a subscription (record index) in a topic. False: not (yet) there. */
-bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscription, struct seat *ret);
+bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscription,
+               struct seat *ret);
 
 /* ---- presence.c */
 
@@ -259,7 +265,8 @@ struct shmps_subscriber {
     uint32_t current;             /* ring to look at first */
     uint32_t turn;                /* samples taken in a row from it */
     bool history;                 /* some view has history left */
-    int pending;                  /* a LOST or an error that ended a batch: told by the next call */
+    int pending;                  /* a LOST or an error that ended a batch: told by the next
+                                     call */
     struct shmps_sample pending_sample;
     struct ring_view *unsettled;  /* taken from in this batch, its need not stored yet */
 
@@ -290,18 +297,20 @@ struct shmps_subscriber {
 };
 #define HOLD_CHUNK 64u
 
-/* view.c: read the directory anew: new topics and rings are attached, rings without a publisher marked. On an error about a single
- * ring the others are served, and it is reported once. */
+/* view.c: read the directory anew: new topics and rings are attached, rings without a publisher
+ * marked. On an error about a single ring the others are served, and it is reported once. */
 int subscriber_refresh(struct shmps_subscriber *sub);
 /* Done with a ring: drained, or broken and gone. Held samples keep it mapped. */
 void view_detach(struct shmps_subscriber *sub, struct ring_view *view);
 void view_free(struct ring_view *view);
-/* history.c: let the views of a topic that were there before the subscription join, at the K newest samples by time. */
+/* history.c: let the views of a topic that were there before the subscription join, at the K
+ * newest samples by time. */
 void history_join(struct shmps_subscriber *sub, const struct topic_view *topic);
 /* The view whose next sample is the oldest of what is left of history; NULL when none is left. */
 struct ring_view *history_pick(struct shmps_subscriber *sub);
 static inline bool subscriber_stale(const struct shmps_subscriber *sub) {
-    /* SYNC topic.generation / directory.generation: acquire pairs with pubsubd's release increment; what it made visible
+    /* SYNC topic.generation / directory.generation: acquire pairs with pubsubd's release
+       increment; what it made visible
      * before is seen after. */
     return atomic_load_acquire(sub->generation) != sub->generation_seen;
 }
@@ -311,7 +320,8 @@ void wake_space(struct ring_view *view);
 /* rest.c */
 /* Wait until something may be there, the generation moved, or deadline_ns passed. TIMEOUT or 0. */
 int rest(struct shmps_subscriber *sub, uint64_t deadline_ns);
-/* A take found nothing and there is a descriptor: clear and arm it. Returns true if something came in between: look again. */
+/* A take found nothing and there is a descriptor: clear and arm it. Returns true if something came
+ * in between: look again. */
 bool descriptor_rest(struct shmps_subscriber *sub);
 
 /* ---- deadlines: timeout_ns < 0 is for ever */

@@ -11,7 +11,8 @@ atomic_u64 *fork_word;
 static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
 
 int error_forked(void) {
-    return error_raise(SHMPS_E_FORKED, "this handle was opened before fork(); call shmps_connect() in the child and open new ones");
+    return error_raise(SHMPS_E_FORKED, "this handle was opened before fork(); call "
+                                       "shmps_connect() in the child and open new ones");
 }
 
 struct told error_tell(void) {
@@ -24,7 +25,8 @@ int error_again(int code, const struct told *told) {
     return error_raise(code, "%s", told->detail);
 }
 
-/* The kernel zeroes the page in every child, also after vfork-less clone(), so a handle's mark no longer equals it. */
+/* The kernel zeroes the page in every child, also after vfork-less clone(), so a handle's mark no
+ * longer equals it. */
 static int fork_mark(uint64_t *ret) {
     static uint64_t count;
     pthread_mutex_lock(&fork_lock);
@@ -42,7 +44,7 @@ static int fork_mark(uint64_t *ret) {
     /* relaxed: this process's own word, under fork_lock */
     uint64_t mark = atomic_load_relaxed(fork_word);
     if (mark == 0) {
-        mark = now_ns() ^ ++count; /* not that of the parent: time has passed since */
+        mark = now_ns() ^ ++count;             /* not that of the parent: time has passed since */
         atomic_store_relaxed(fork_word, mark); /* relaxed: as above */
     }
     pthread_mutex_unlock(&fork_lock);
@@ -53,7 +55,7 @@ static int fork_mark(uint64_t *ret) {
 /* ---- finding the instance */
 
 struct target {
-    bool is_path;         /* `name` is a socket's path */
+    bool is_path; /* `name` is a socket's path */
     char name[SOCKET_PATH_BYTES];
 };
 
@@ -65,10 +67,13 @@ static int choose_target(const struct shmps_connect_options *o, struct target *t
         name = "default";
     t->is_path = strchr(name, '/') != NULL;
     if (strlen(name) >= sizeof t->name)
-        return error_raise(SHMPS_E_INVALID, "the socket path \"%.40s...\" is longer than %zu bytes; use a shorter one",
-                           name, sizeof t->name - 1);
+        return error_raise(
+            SHMPS_E_INVALID,
+            "the socket path \"%.40s...\" is longer than %zu bytes; use a shorter one", name,
+            sizeof t->name - 1);
     if (!t->is_path && !instance_name_valid(name))
-        return error_raise(SHMPS_E_INVALID, "\"%.40s\" is no instance name; 1 to 32 of A-Z a-z 0-9 _ and -", name);
+        return error_raise(SHMPS_E_INVALID,
+                           "\"%.40s\" is no instance name; 1 to 32 of A-Z a-z 0-9 _ and -", name);
     memcpy(t->name, name, strlen(name) + 1);
     return 0;
 }
@@ -121,7 +126,9 @@ static int open_session(struct shmps *bus, const struct target *t) {
 
 static int open_observing(struct shmps *bus, const struct target *t) {
     if (t->is_path)
-        return error_raise(SHMPS_E_INVALID, "observe finds segments by an instance's name; give a name, not a path");
+        return error_raise(
+            SHMPS_E_INVALID,
+            "observe finds segments by an instance's name; give a name, not a path");
     struct segment_ref ref;
     _cleanup_close_ int fd = -1;
     bus->uid = getuid();
@@ -129,8 +136,10 @@ static int open_observing(struct shmps *bus, const struct target *t) {
     segment_ref_directory(&ref, bus->uid, bus->instance);
     int r = segment_open(&ref, SEGMENT_READ, bus->uid, &fd);
     if (r == SHMPS_E_NO_TOPIC)
-        return error_raise(SHMPS_E_NO_DAEMON, "there is no instance \"%s\": %s does not exist; start pubsubd --instance %s",
-                           bus->instance, ref.name, bus->instance);
+        return error_raise(
+            SHMPS_E_NO_DAEMON,
+            "there is no instance \"%s\": %s does not exist; start pubsubd --instance %s",
+            bus->instance, ref.name, bus->instance);
     if (r == 0)
         r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &bus->directory_map);
     if (r == 0)
@@ -138,19 +147,27 @@ static int open_observing(struct shmps *bus, const struct target *t) {
     return r;
 }
 
-static int check_options(const struct shmps_connect_options *given, struct shmps_connect_options *o) {
+static int check_options(const struct shmps_connect_options *given,
+                         struct shmps_connect_options *o) {
     *o = (struct shmps_connect_options)SHMPS_CONNECT_OPTIONS_INIT;
     if (given) {
-        if (given->size < offsetof(struct shmps_connect_options, instance) || given->size > sizeof *o)
-            return error_raise(SHMPS_E_INVALID, "shmps_connect_options.size is %zu, this library knows up to %zu; "
-                               "initialise it with SHMPS_CONNECT_OPTIONS_INIT", given->size, sizeof *o);
+        if (given->size < offsetof(struct shmps_connect_options, instance) ||
+            given->size > sizeof *o)
+            return error_raise(SHMPS_E_INVALID,
+                               "shmps_connect_options.size is %zu, this library knows up to %zu; "
+                               "initialise it with SHMPS_CONNECT_OPTIONS_INIT",
+                               given->size, sizeof *o);
         memcpy(o, given, given->size);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(o->reserved); i++)
         if (o->reserved[i] != 0)
-            return error_raise(SHMPS_E_INVALID, "a reserved field of shmps_connect_options is not zero");
-    if (o->autostart < 0 || o->autostart > SHMPS_AUTOSTART_OFF || o->observe < 0 || o->observe > 1 || o->timeout_ns < 0)
-        return error_raise(SHMPS_E_INVALID, "autostart, observe or timeout_ns of shmps_connect_options is out of range");
+            return error_raise(SHMPS_E_INVALID,
+                               "a reserved field of shmps_connect_options is not zero");
+    if (o->autostart < 0 || o->autostart > SHMPS_AUTOSTART_OFF || o->observe < 0 ||
+        o->observe > 1 || o->timeout_ns < 0)
+        return error_raise(
+            SHMPS_E_INVALID,
+            "autostart, observe or timeout_ns of shmps_connect_options is out of range");
     return 0;
 }
 
@@ -176,7 +193,8 @@ int shmps_connect(struct shmps **ret, const struct shmps_connect_options *option
     struct target target;
     uint64_t mark = 0;
     if (!ret)
-        return error_raise(SHMPS_E_INVALID, "shmps_connect() needs a place for the connection; it got NULL");
+        return error_raise(SHMPS_E_INVALID,
+                           "shmps_connect() needs a place for the connection; it got NULL");
     int r = check_options(options, &o);
     if (r == 0)
         r = choose_target(&o, &target);
@@ -250,7 +268,8 @@ int shmps_stop_daemon(struct shmps *bus) {
         r = wire_receive(bus->session, &message, &bytes, NULL, timeout);
         session_drop(bus);
         if (r == SHMPS_TIMEOUT)
-            r = error_raise(SHMPS_E_NO_DAEMON, "pubsubd agreed to end but has not closed the connection in %lld ms",
+            r = error_raise(SHMPS_E_NO_DAEMON,
+                            "pubsubd agreed to end but has not closed the connection in %lld ms",
                             (long long)(timeout / 1000000));
         else
             r = 0;

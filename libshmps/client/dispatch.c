@@ -5,17 +5,22 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-#define DISPATCH_TURN 256 /* samples of one subscriber before the next has its turn; its descriptor stays readable */
+#define DISPATCH_TURN                                                                            \
+    256 /* samples of one subscriber before the next has its turn; its descriptor stays readable \
+         */
 
 static bool in_loop_thread(const struct shmps *bus) {
     return bus->loop.started && pthread_equal(pthread_self(), bus->loop.thread);
 }
 
 static int loop_runs(const char *what) {
-    return error_raise(SHMPS_E_STATE, "the loop's thread runs; %s before shmps_loop_start() or after shmps_loop_stop()", what);
+    return error_raise(
+        SHMPS_E_STATE,
+        "the loop's thread runs; %s before shmps_loop_start() or after shmps_loop_stop()", what);
 }
 
-/* The epoll that holds the descriptor of each subscriber with a callback, and the event that ends the loop. */
+/* The epoll that holds the descriptor of each subscriber with a callback, and the event that ends
+ * the loop. */
 static int open_epoll(struct shmps *bus) {
     if (bus->epoll >= 0)
         return 0;
@@ -115,8 +120,10 @@ int shmps_dispatch(struct shmps *bus, int64_t timeout_ns) {
 
 static void *run(void *arg) {
     struct shmps *bus = arg;
-    /* An error about one ring or a lack of memory has been reported by nobody: there is nobody to tell; go on. */
-    while (!atomic_load_acquire(&bus->loop.stop)) /* SYNC loop.stop: pairs with the release in shmps_loop_stop() */
+    /* An error about one ring or a lack of memory has been reported by nobody: there is nobody to
+     * tell; go on. */
+    while (!atomic_load_acquire(
+        &bus->loop.stop)) /* SYNC loop.stop: pairs with the release in shmps_loop_stop() */
         dispatch(bus, SHMPS_FOREVER);
     return NULL;
 }

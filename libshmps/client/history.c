@@ -9,10 +9,12 @@ struct choice {
 };
 
 static void look_back(struct choice *c) {
-    c->more = c->begin > c->view->reader.g.start && ring_sample_time(&c->view->reader, c->begin - 1, &c->time);
+    c->more = c->begin > c->view->reader.g.start &&
+              ring_sample_time(&c->view->reader, c->begin - 1, &c->time);
 }
 
-static void join_at(struct shmps_subscriber *sub, struct ring_view *view, uint64_t begin, uint64_t end) {
+static void join_at(struct shmps_subscriber *sub, struct ring_view *view, uint64_t begin,
+                    uint64_t end) {
     ring_reader_join(&view->reader, begin);
     view->joined = true;
     view->history_end = end;
@@ -22,7 +24,8 @@ static void join_at(struct shmps_subscriber *sub, struct ring_view *view, uint64
         wake_space(view);
 }
 
-static uint32_t unjoined(struct shmps_subscriber *sub, const struct topic_view *topic, struct choice *choices) {
+static uint32_t unjoined(struct shmps_subscriber *sub, const struct topic_view *topic,
+                         struct choice *choices) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];

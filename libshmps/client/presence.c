@@ -37,7 +37,9 @@ static int push_event(struct presence *p, int kind, const struct peer *peer) {
     if (!grown)
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for an event");
     p->events = grown;
-    grown[p->n_events++] = (struct shmps_event){ .kind = kind, .pid = peer->pid, .id = peer->id, .topic = peer->topic };
+    grown[p->n_events++] = (struct shmps_event){
+        .kind = kind, .pid = peer->pid, .id = peer->id, .topic = peer->topic
+    };
     return 0;
 }
 
@@ -68,14 +70,17 @@ static int list_publishers(struct shmps_subscriber *sub, struct peers *list) {
     const struct directory *d = &sub->bus->directory;
     for (const struct topic_view *t = sub->topics; t; t = t->next) {
         struct topic_info topic;
-        if (!directory_topic(d, t->index, &topic, NULL) || !topic.live || topic.serial != t->serial)
+        if (!directory_topic(d, t->index, &topic, NULL) || !topic.live ||
+            topic.serial != t->serial)
             continue;
         uint32_t index = topic.first_ring;
         for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
             struct ring_info info;
             if (!directory_ring(d, index, &info) || info.topic != t->index)
                 break;
-            int r = info.state == RING_LIVE ? peers_add(list, info.publisher, info.owner.pid, t->name) : 0;
+            int r = info.state == RING_LIVE
+                        ? peers_add(list, info.publisher, info.owner.pid, t->name)
+                        : 0;
             if (r < 0)
                 return r;
             index = info.next;
@@ -102,7 +107,9 @@ static int list_subscribers(struct shmps_publisher *pub, struct peers *list) {
             if (r < 0)
                 return r;
         }
-        page = atomic_load_acquire(&d->pages[page].next); /* SYNC page.next: pairs with the release when a page is linked */
+        page = atomic_load_acquire(
+            &d->pages[page]
+                 .next); /* SYNC page.next: pairs with the release when a page is linked */
     }
     return 0;
 }
@@ -115,7 +122,8 @@ static int next_event(struct presence *p, struct shmps_event *ret) {
 }
 
 /* Sleep on a generation word until it is no longer `seen`, or the deadline. */
-static int await_change(struct shmps *bus, const atomic_u32 *generation, uint32_t seen, uint64_t deadline_ns) {
+static int await_change(struct shmps *bus, const atomic_u32 *generation, uint32_t seen,
+                        uint64_t deadline_ns) {
     struct wait_word word = { .word = generation, .expected = seen };
     int64_t left = time_left(deadline_ns, SLEEP_BOUND_NS);
     if (left <= 0)
@@ -127,14 +135,16 @@ static int await_change(struct shmps *bus, const atomic_u32 *generation, uint32_
 
 /* ---- a publisher's side */
 
-int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret, int64_t timeout_ns) {
+int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
+                          int64_t timeout_ns) {
     CHECK_FORK(pub->bus);
     uint64_t deadline = timeout_ns == 0 ? 0 : deadline_of(timeout_ns);
     for (;;) {
         if (next_event(&pub->presence, ret) == 0)
             return 0;
         struct peers list = { .n = 0 };
-        uint32_t seen = atomic_load_acquire(pub->ring.generation); /* SYNC topic.generation: before the list is read */
+        uint32_t seen = atomic_load_acquire(
+            pub->ring.generation); /* SYNC topic.generation: before the list is read */
         int r = list_subscribers(pub, &list);
         if (r < 0) {
             free(list.items);
@@ -157,8 +167,10 @@ int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, in
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         struct topic_info info;
-        uint32_t seen = atomic_load_acquire(pub->ring.generation); /* SYNC topic.generation: before the count is read */
-        if (directory_topic(&pub->bus->directory, pub->topic, &info, NULL) && info.subscribers >= n)
+        uint32_t seen = atomic_load_acquire(
+            pub->ring.generation); /* SYNC topic.generation: before the count is read */
+        if (directory_topic(&pub->bus->directory, pub->topic, &info, NULL) &&
+            info.subscribers >= n)
             return 0;
         if (await_change(pub->bus, pub->ring.generation, seen, deadline) != 0)
             return SHMPS_TIMEOUT;
@@ -167,7 +179,8 @@ int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, in
 
 /* ---- a subscriber's side */
 
-/* Topics that have appeared since are followed by a refresh; what it says of single rings, takes will say again. */
+/* Topics that have appeared since are followed by a refresh; what it says of single rings, takes
+ * will say again. */
 static int follow_new_topics(struct shmps_subscriber *sub) {
     if (!subscriber_stale(sub))
         return 0;
@@ -175,14 +188,16 @@ static int follow_new_topics(struct shmps_subscriber *sub) {
     return r == SHMPS_E_NO_MEMORY || r == SHMPS_E_NO_DESCRIPTORS || r == SHMPS_E_CLOSED ? r : 0;
 }
 
-int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret, int64_t timeout_ns) {
+int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret,
+                           int64_t timeout_ns) {
     CHECK_FORK(sub->bus);
     uint64_t deadline = timeout_ns == 0 ? 0 : deadline_of(timeout_ns);
     for (;;) {
         if (next_event(&sub->presence, ret) == 0)
             return 0;
         struct peers list = { .n = 0 };
-        uint32_t seen = atomic_load_acquire(sub->generation); /* SYNC topic.generation: before the list is read */
+        uint32_t seen = atomic_load_acquire(
+            sub->generation); /* SYNC topic.generation: before the list is read */
         int r = follow_new_topics(sub);
         if (r == 0)
             r = list_publishers(sub, &list);
@@ -202,18 +217,21 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
     }
 }
 
-int shmps_subscriber_wait_publishers(struct shmps_subscriber *sub, uint32_t n, int64_t timeout_ns) {
+int shmps_subscriber_wait_publishers(struct shmps_subscriber *sub, uint32_t n,
+                                     int64_t timeout_ns) {
     CHECK_FORK(sub->bus);
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         uint32_t found = 0;
-        uint32_t seen = atomic_load_acquire(sub->generation); /* SYNC topic.generation: before the counts are read */
+        uint32_t seen = atomic_load_acquire(
+            sub->generation); /* SYNC topic.generation: before the counts are read */
         int r = follow_new_topics(sub);
         if (r < 0)
             return r;
         for (const struct topic_view *t = sub->topics; t; t = t->next) {
             struct topic_info info;
-            if (directory_topic(&sub->bus->directory, t->index, &info, NULL) && info.serial == t->serial)
+            if (directory_topic(&sub->bus->directory, t->index, &info, NULL) &&
+                info.serial == t->serial)
                 found += info.publishers;
         }
         if (found >= n)

@@ -17,7 +17,8 @@ static void unmap_ring(struct shmps_publisher *pub) {
     pub->memory = NULL;
 }
 
-/* Begin publishing into the ring that pubsubd has answered with. On failure nothing has changed. */
+/* Begin publishing into the ring that pubsubd has answered with. On failure nothing has changed.
+ */
 static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_reply *reply) {
     struct shmps *bus = pub->bus;
     struct ring_mapping m;
@@ -26,13 +27,15 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
         return error_context(r, "cannot use the ring for topic \"%s\"", pub->name);
     if (reply->u.publisher.topic >= bus->directory.geometry.topics) {
         segment_unmap(&m.map);
-        return error_raise(SHMPS_E_PROTOCOL, "pubsubd answered with a topic that the directory does not have");
+        return error_raise(SHMPS_E_PROTOCOL,
+                           "pubsubd answered with a topic that the directory does not have");
     }
     size_t bytes = ring_publisher_memory(&m.g);
     void *memory = calloc(1, bytes ? bytes : 1);
     if (!memory) {
         segment_unmap(&m.map);
-        return error_raise(SHMPS_E_NO_MEMORY, "no memory for the state of a ring of %u slots", m.g.depth);
+        return error_raise(SHMPS_E_NO_MEMORY, "no memory for the state of a ring of %u slots",
+                           m.g.depth);
     }
     uint64_t bytes_before = pub->ring.bytes;
     unmap_ring(pub);
@@ -41,10 +44,12 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
     pub->serial = reply->u.publisher.serial;
     pub->id = m.g.publisher;
     pub->topic = reply->u.publisher.topic;
-    ring_publisher_init(&pub->ring, m.map.base, &m.g, directory_topic_generation(&bus->directory, pub->topic), memory);
+    ring_publisher_init(&pub->ring, m.map.base, &m.g,
+                        directory_topic_generation(&bus->directory, pub->topic), memory);
     pub->ring.bytes = bytes_before;
     pub->ring.readers = pub->readers;
-    pub->ring.generation_seen = atomic_load_relaxed(pub->ring.generation) - 1; /* relaxed: stale, on purpose */
+    pub->ring.generation_seen = atomic_load_relaxed(pub->ring.generation) -
+                                1; /* relaxed: stale, on purpose */
     return 0;
 }
 
@@ -57,7 +62,8 @@ static void close_serial(struct shmps *bus, uint64_t serial) {
         session_request(bus, &request, &reply, NULL);
 }
 
-static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes, uint64_t predecessor) {
+static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
+                        uint64_t predecessor) {
     struct wire_open_publisher request;
     struct wire_reply reply;
     _cleanup_close_ int fd = -1;
@@ -67,12 +73,14 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes, uin
     request.pins = pub->pins;
     request.message_bytes = message_bytes;
     request.predecessor = predecessor;
-    request.flags = (pub->timestamps ? RING_TIMESTAMPS : 0) | (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
+    request.flags = (pub->timestamps ? RING_TIMESTAMPS : 0) |
+                    (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
     int r = session_request(pub->bus, &request, &reply, &fd);
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)
-        return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent no descriptor for the ring of \"%s\"", pub->name);
+        return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent no descriptor for the ring of \"%s\"",
+                           pub->name);
     r = adopt_ring(pub, fd, &reply);
     if (r < 0) {
         close_serial(pub->bus, reply.u.publisher.serial);
@@ -85,44 +93,59 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes, uin
 /* A larger message than the ring can take: a larger ring, unless the size was set explicitly. */
 static int grow(struct shmps_publisher *pub, size_t bytes) {
     if (bytes > SHMPS_MESSAGE_BYTES_MAX)
-        return error_raise(SHMPS_E_SIZE, "a message of %zu bytes; the largest possible has %llu", bytes,
-                           (unsigned long long)SHMPS_MESSAGE_BYTES_MAX);
+        return error_raise(SHMPS_E_SIZE, "a message of %zu bytes; the largest possible has %llu",
+                           bytes, (unsigned long long)SHMPS_MESSAGE_BYTES_MAX);
     if (pub->explicit_size)
-        return error_raise(SHMPS_E_SIZE, "a message of %zu bytes on \"%s\", which was opened with message_bytes = %llu; open it "
-                           "with a larger size, or with 0 to let it grow", bytes, pub->name,
-                           (unsigned long long)pub->ring.g.message_bytes);
+        return error_raise(SHMPS_E_SIZE,
+                           "a message of %zu bytes on \"%s\", which was opened with message_bytes "
+                           "= %llu; open it "
+                           "with a larger size, or with 0 to let it grow",
+                           bytes, pub->name, (unsigned long long)pub->ring.g.message_bytes);
     /* at least twice as large, so that slowly growing messages do not cost a ring each */
-    uint64_t larger = max_u64(bytes, min_u64(2 * pub->ring.g.message_bytes, SHMPS_MESSAGE_BYTES_MAX));
+    uint64_t larger = max_u64(bytes,
+                              min_u64(2 * pub->ring.g.message_bytes, SHMPS_MESSAGE_BYTES_MAX));
     pthread_mutex_lock(&pub->bus->lock);
     int r = request_ring(pub, larger, pub->serial);
     pthread_mutex_unlock(&pub->bus->lock);
     return r < 0 ? r : roster_refresh(pub);
 }
 
-static int check_options(const struct shmps_publisher_options *given, struct shmps_publisher_options *o) {
+static int check_options(const struct shmps_publisher_options *given,
+                         struct shmps_publisher_options *o) {
     *o = (struct shmps_publisher_options)SHMPS_PUBLISHER_OPTIONS_INIT;
     if (given) {
-        if (given->size < offsetof(struct shmps_publisher_options, depth) || given->size > sizeof *o)
-            return error_raise(SHMPS_E_INVALID, "shmps_publisher_options.size is %zu, this library knows up to %zu; "
-                               "initialise it with SHMPS_PUBLISHER_OPTIONS_INIT", given->size, sizeof *o);
+        if (given->size < offsetof(struct shmps_publisher_options, depth) ||
+            given->size > sizeof *o)
+            return error_raise(
+                SHMPS_E_INVALID,
+                "shmps_publisher_options.size is %zu, this library knows up to %zu; "
+                "initialise it with SHMPS_PUBLISHER_OPTIONS_INIT",
+                given->size, sizeof *o);
         memcpy(o, given, given->size);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(o->reserved); i++)
         if (o->reserved[i] != 0)
-            return error_raise(SHMPS_E_INVALID, "a reserved field of shmps_publisher_options is not zero");
-    if (o->timestamps < 0 || o->timestamps > SHMPS_TIMESTAMPS_OFF || o->wait < 0 || o->wait > SHMPS_WAIT_SLEEP)
-        return error_raise(SHMPS_E_INVALID, "timestamps or wait of shmps_publisher_options is out of range");
+            return error_raise(SHMPS_E_INVALID,
+                               "a reserved field of shmps_publisher_options is not zero");
+    if (o->timestamps < 0 || o->timestamps > SHMPS_TIMESTAMPS_OFF || o->wait < 0 ||
+        o->wait > SHMPS_WAIT_SLEEP)
+        return error_raise(SHMPS_E_INVALID,
+                           "timestamps or wait of shmps_publisher_options is out of range");
     if (o->message_bytes > SHMPS_MESSAGE_BYTES_MAX)
-        return error_raise(SHMPS_E_SIZE, "message_bytes is %llu; the largest possible message has %llu",
-                           (unsigned long long)o->message_bytes, (unsigned long long)SHMPS_MESSAGE_BYTES_MAX);
+        return error_raise(
+            SHMPS_E_SIZE, "message_bytes is %llu; the largest possible message has %llu",
+            (unsigned long long)o->message_bytes, (unsigned long long)SHMPS_MESSAGE_BYTES_MAX);
     if (o->depth == 1 || o->depth > RING_DEPTH_MAX)
-        return error_raise(SHMPS_E_INVALID, "depth is %u; it may be 2 to %u, or 0 for the default", o->depth, RING_DEPTH_MAX);
+        return error_raise(SHMPS_E_INVALID, "depth is %u; it may be 2 to %u, or 0 for the default",
+                           o->depth, RING_DEPTH_MAX);
     if (o->pins > RING_PINS_MAX)
-        return error_raise(SHMPS_E_INVALID, "pins is %u; it may be at most %u", o->pins, RING_PINS_MAX);
+        return error_raise(SHMPS_E_INVALID, "pins is %u; it may be at most %u", o->pins,
+                           RING_PINS_MAX);
     return 0;
 }
 
-int shmps_publisher_open(struct shmps *bus, const char *topic, const struct shmps_publisher_options *options,
+int shmps_publisher_open(struct shmps *bus, const char *topic,
+                         const struct shmps_publisher_options *options,
                          struct shmps_publisher **ret) {
     struct shmps_publisher_options o;
     CHECK_FORK(bus);
@@ -130,7 +153,8 @@ int shmps_publisher_open(struct shmps *bus, const char *topic, const struct shmp
     if (r == 0)
         r = check_options(options, &o);
     if (r == 0 && (!ret || bus->observe))
-        r = error_raise(ret ? SHMPS_E_STATE : SHMPS_E_INVALID, "a publisher needs a connection that does not only observe, "
+        r = error_raise(ret ? SHMPS_E_STATE : SHMPS_E_INVALID,
+                        "a publisher needs a connection that does not only observe, "
                         "and a place for its handle");
     if (r < 0)
         return r;
@@ -195,11 +219,15 @@ static inline void finish(struct shmps_publisher *pub) {
 }
 
 /* What every publish checks first; then there is room for n messages of up to `bytes`. */
-static int prepare_slow(struct shmps_publisher *pub, size_t bytes, uint32_t n, int64_t timeout_ns) {
+static int prepare_slow(struct shmps_publisher *pub, size_t bytes, uint32_t n,
+                        int64_t timeout_ns) {
     if (pub->loaned)
-        return error_raise(SHMPS_E_STATE, "a loan is open on \"%s\"; publish or discard it first", pub->name);
+        return error_raise(SHMPS_E_STATE, "a loan is open on \"%s\"; publish or discard it first",
+                           pub->name);
     if (timeout_ns < SHMPS_FOREVER)
-        return error_raise(SHMPS_E_INVALID, "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more", (long long)timeout_ns);
+        return error_raise(SHMPS_E_INVALID,
+                           "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more",
+                           (long long)timeout_ns);
     if (bytes > pub->ring.g.message_bytes) {
         int r = grow(pub, bytes);
         if (r < 0)
@@ -208,7 +236,8 @@ static int prepare_slow(struct shmps_publisher *pub, size_t bytes, uint32_t n, i
     return room_wait(pub, n, timeout_ns);
 }
 
-static inline int prepare(struct shmps_publisher *pub, size_t bytes, uint32_t n, int64_t timeout_ns) {
+static inline int prepare(struct shmps_publisher *pub, size_t bytes, uint32_t n,
+                          int64_t timeout_ns) {
     CHECK_FORK(pub->bus);
     if (likely(ring_can_claim(&pub->ring, n) && !ring_roster_stale(&pub->ring) && !pub->loaned &&
                bytes <= pub->ring.g.message_bytes))
@@ -216,7 +245,8 @@ static inline int prepare(struct shmps_publisher *pub, size_t bytes, uint32_t n,
     return prepare_slow(pub, bytes, n, timeout_ns);
 }
 
-int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag, int64_t timeout_ns) {
+int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag,
+                  int64_t timeout_ns) {
     int r = prepare(pub, bytes, 1, timeout_ns);
     if (unlikely(r != 0))
         return r;
@@ -230,7 +260,8 @@ int shmps_loan(struct shmps_publisher *pub, size_t bytes, int64_t timeout_ns, vo
     if (unlikely(r != 0))
         return r;
     if (unlikely(!ret))
-        return error_raise(SHMPS_E_INVALID, "shmps_loan() needs a place for the loan; it got NULL");
+        return error_raise(SHMPS_E_INVALID,
+                           "shmps_loan() needs a place for the loan; it got NULL");
     *ret = ring_claim(&pub->ring, bytes);
     pub->loan_bytes = bytes;
     pub->loaned = true;
@@ -249,8 +280,10 @@ int shmps_publish_loan(struct shmps_publisher *pub, size_t bytes, uint64_t tag) 
     if (unlikely(r < 0))
         return r;
     if (unlikely(bytes > pub->loan_bytes))
-        return error_raise(SHMPS_E_SIZE, "%zu bytes of a loan of %zu; loan as much as you need, publish as much as you used",
-                           bytes, pub->loan_bytes);
+        return error_raise(
+            SHMPS_E_SIZE,
+            "%zu bytes of a loan of %zu; loan as much as you need, publish as much as you used",
+            bytes, pub->loan_bytes);
     pub->loaned = false;
     ring_commit(&pub->ring, bytes, tag, stamp(pub));
     finish(pub);
@@ -266,8 +299,8 @@ int shmps_discard(struct shmps_publisher *pub) {
     return 0;
 }
 
-int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message *messages, size_t n,
-                        enum shmps_batch how, int64_t timeout_ns, size_t *ret_done) {
+int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message *messages,
+                        size_t n, enum shmps_batch how, int64_t timeout_ns, size_t *ret_done) {
     size_t bytes = 0;
     *ret_done = 0;
     CHECK_FORK(pub->bus);
@@ -281,17 +314,22 @@ int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message 
             return r;
     }
     if (how == SHMPS_EXACTLY && n > pub->ring.g.depth)
-        return error_raise(SHMPS_E_INVALID, "a batch of exactly %zu messages in a ring of %u slots; open the publisher with a "
-                           "larger depth, or publish up to n", n, pub->ring.g.depth);
+        return error_raise(
+            SHMPS_E_INVALID,
+            "a batch of exactly %zu messages in a ring of %u slots; open the publisher with a "
+            "larger depth, or publish up to n",
+            n, pub->ring.g.depth);
     int r = prepare(pub, bytes, how == SHMPS_EXACTLY ? (uint32_t)n : 1, timeout_ns);
     if (r != 0)
         return r;
     if (!ring_can_claim(&pub->ring, (uint32_t)min_u64(n, pub->ring.g.depth)))
-        ring_reclaim(&pub->ring, (uint32_t)min_u64(n, pub->ring.g.depth)); /* whatever it finds: one is there */
+        ring_reclaim(&pub->ring, (uint32_t)min_u64(
+                                     n, pub->ring.g.depth)); /* whatever it finds: one is there */
     size_t done = 0;
     uint64_t time_ns = stamp(pub);
     for (; done < n && ring_can_claim(&pub->ring, 1); done++)
-        ring_append(&pub->ring, messages[done].data, messages[done].bytes, messages[done].tag, time_ns);
+        ring_append(&pub->ring, messages[done].data, messages[done].bytes, messages[done].tag,
+                    time_ns);
     finish(pub);
     *ret_done = done;
     return 0;
@@ -300,7 +338,8 @@ int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message 
 int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_stats *ret) {
     CHECK_FORK(pub->bus);
     if (ret->size != sizeof *ret)
-        return error_raise(SHMPS_E_INVALID, "shmps_publisher_stats.size is %zu, not %zu", ret->size, sizeof *ret);
+        return error_raise(SHMPS_E_INVALID, "shmps_publisher_stats.size is %zu, not %zu",
+                           ret->size, sizeof *ret);
     struct topic_info info;
     bool found = directory_topic(&pub->bus->directory, pub->topic, &info, NULL);
     const struct ring_header *ring = pub->ring.ring;

@@ -4,7 +4,8 @@
 
 #define SPIN_NS_MAX UINT64_C(50000)
 #define SPIN_NS_MIN UINT64_C(1000)
-#define OBSERVER_NAP_NS INT64_C(5000000) /* an observer arms nothing, so it has to look now and then */
+#define OBSERVER_NAP_NS \
+    INT64_C(5000000) /* an observer arms nothing, so it has to look now and then */
 #define LOOKS_PER_CLOCK 32
 
 static bool any_ready(const struct shmps_subscriber *sub) {
@@ -20,7 +21,7 @@ static bool any_ready(const struct shmps_subscriber *sub) {
 
 /* Spinning on one's only core keeps the publisher from running. */
 static bool may_spin(void) {
-    static atomic_u32 known; /* 0: not yet, 1: no, 2: yes; of this process */
+    static atomic_u32 known;                  /* 0: not yet, 1: no, 2: yes; of this process */
     uint32_t k = atomic_load_relaxed(&known); /* relaxed: a process's own constant */
     if (k == 0) {
         cpu_set_t set;
@@ -56,24 +57,26 @@ static bool words_room(struct shmps_subscriber *sub) {
 
 /* armed = max(armed, bell). */
 static void arm(struct readers_segment *group, uint64_t bell) {
-    uint64_t armed = atomic_load_relaxed(&group->armed); /* relaxed: only the start of the CAS loop */
-    /* SYNC readers.armed: a relaxed CAS; the caller's barrier orders it before its second look at the slots; pairs with the load after
-     * the commit in ring_finish(). */
-    while (armed < bell && !atomic_cas_relaxed(&group->armed, &armed, bell)) {
-    }
+    uint64_t armed = atomic_load_relaxed(
+        &group->armed); /* relaxed: only the start of the CAS loop */
+    /* SYNC readers.armed: a relaxed CAS; the caller's barrier orders it before its second look at
+     * the slots; pairs with the load after the commit in ring_finish(). */
+    while (armed < bell && !atomic_cas_relaxed(&group->armed, &armed, bell)) {}
 }
 
-/* Arm on all rings. Returns the number of words, and how long a sleep on them may last. The generation was loaded before the rings
- * were listed. */
+/* Arm on all rings. Returns the number of words, and how long a sleep on them may last. The
+ * generation was loaded before the rings were listed. */
 static uint32_t arm_all(struct shmps_subscriber *sub, int64_t *ret_bound) {
     bool bare = false, observer = sub->policy == POLICY_NONE;
     uint32_t n = 0;
-    sub->words[n++] = (struct wait_word){ .word = sub->generation, .expected = sub->generation_seen };
+    sub->words[n++] = (struct wait_word){ .word = sub->generation,
+                                          .expected = sub->generation_seen };
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
         if (view->blocked || !view->joined || view->retired)
             continue;
-        /* SYNC ring.bell: acquire pairs with the release in ring_finish(): a bell seen shows the commits before it. */
+        /* SYNC ring.bell: acquire pairs with the release in ring_finish(): a bell seen shows the
+         * commits before it. */
         uint64_t bell = atomic_load_acquire(&view->reader.ring->bell);
         sub->words[n++] = (struct wait_word){ .word = (const atomic_u32 *)&view->reader.ring->bell,
                                               .expected = (uint32_t)bell };
@@ -85,7 +88,8 @@ static uint32_t arm_all(struct shmps_subscriber *sub, int64_t *ret_bound) {
     if (observer)
         return n;
     if (!bare)
-        fence_seq_cst(); /* SYNC readers.armed: pairs with the publisher's fence in RING_FENCE mode */
+        fence_seq_cst(); /* SYNC readers.armed: pairs with the publisher's fence in RING_FENCE mode
+                          */
     else if (!barrier_everyone())
         *ret_bound = BARRIER_NAP_NS;
     return n;
@@ -93,7 +97,8 @@ static uint32_t arm_all(struct shmps_subscriber *sub, int64_t *ret_bound) {
 
 /* ---- sleeping */
 
-/* Sleep once. The spin bound adapts: a sleep that spinning would have spared makes it longer, a long one shorter. */
+/* Sleep once. The spin bound adapts: a sleep that spinning would have spared makes it longer, a
+ * long one shorter. */
 static void sleep_once(struct shmps_subscriber *sub, uint64_t deadline_ns) {
     int64_t bound;
     if (!words_room(sub)) { /* no memory to list the words: a nap instead */
@@ -131,7 +136,8 @@ int rest(struct shmps_subscriber *sub, uint64_t deadline_ns) {
                 return 0;
             continue;
         }
-        if (sub->wait == SHMPS_WAIT_DEFAULT && may_spin() && spin(sub, min_u64(deadline_ns, now + sub->spin_ns)))
+        if (sub->wait == SHMPS_WAIT_DEFAULT && may_spin() &&
+            spin(sub, min_u64(deadline_ns, now + sub->spin_ns)))
             return 0;
         sleep_once(sub, deadline_ns);
     }
@@ -155,7 +161,8 @@ bool descriptor_rest(struct shmps_subscriber *sub) {
         descriptor_signal(d);
         return true;
     }
-    /* While pubsubd runs, it wakes whom a dying publisher has not; without it the sleep is bounded. */
+    /* While pubsubd runs, it wakes whom a dying publisher has not; without it the sleep is
+     * bounded. */
     pthread_mutex_lock(&sub->bus->lock);
     int session = sub->bus->session;
     int64_t timeout = session >= 0 && bound == SLEEP_BOUND_NS ? 0 : bound;

@@ -1,7 +1,7 @@
 #include "client/client.h"
 
-#define SPIN_NS UINT64_C(20000)     /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
-#define LOOKS_PER_CLOCK 64          /* looks at the needs between two looks at the clock */
+#define SPIN_NS UINT64_C(20000) /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
+#define LOOKS_PER_CLOCK 64      /* looks at the needs between two looks at the clock */
 
 /* Have the readers come as far as a sleeping publisher would want? */
 static bool space_ready(const struct shmps_publisher *pub) {
@@ -25,14 +25,18 @@ static bool spin(struct shmps_publisher *pub, uint64_t until_ns) {
     }
 }
 
-/* DESIGN 5, space: x = space; starved; barrier; look at the needs again; sleep while space is still x. */
-static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uint32_t n, uint64_t deadline_ns) {
+/* DESIGN 5, space: x = space; starved; barrier; look at the needs again; sleep while space is
+ * still x. */
+static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uint32_t n,
+                                                uint64_t deadline_ns) {
     struct ring_publisher *ring = &pub->ring;
     struct wait_word words[TOPIC_PAGES_MAX + 1];
     uint32_t n_words = 0;
-    words[n_words++] = (struct wait_word){ .word = ring->generation, .expected = ring->generation_seen };
+    words[n_words++] = (struct wait_word){ .word = ring->generation,
+                                           .expected = ring->generation_seen };
     for (uint32_t i = 0; i < ring->n_groups; i++)
-        /* SYNC readers.space: acquire, before starved is stored; pairs with the release increment of the reader's wake. */
+        /* SYNC readers.space: acquire, before starved is stored; pairs with the release increment
+         * of the reader's wake. */
         words[n_words++] = (struct wait_word){ .word = pub->spaces[i],
                                                .expected = atomic_load_acquire(pub->spaces[i]) };
     ring_set_starved(ring, ring->wanted);
@@ -65,7 +69,9 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
         case RING_STALE:
             continue;
         case RING_USED_UP:
-            return error_raise(SHMPS_E_LIMIT, "all sequence numbers of this ring are used up; open a new publisher");
+            return error_raise(
+                SHMPS_E_LIMIT,
+                "all sequence numbers of this ring are used up; open a new publisher");
         case RING_NO_ROOM:
             break;
         }

@@ -2,15 +2,18 @@
 
 #include <string.h>
 
-/* The readers segment of a page, mapped once for the ring's life: it is born and retired with the ring. */
-static int map_page(struct shmps_publisher *pub, uint32_t page, const struct readers_segment **ret) {
+/* The readers segment of a page, mapped once for the ring's life: it is born and retired with the
+ * ring. */
+static int map_page(struct shmps_publisher *pub, uint32_t page,
+                    const struct readers_segment **ret) {
     for (uint32_t i = 0; i < pub->n_pages; i++)
         if (pub->pages[i].page == page) {
             *ret = pub->pages[i].map.base;
             return 0;
         }
     if (pub->n_pages == TOPIC_PAGES_MAX)
-        return error_raise(SHMPS_E_CORRUPT, "topic \"%s\" has more than %d roster pages", pub->name, TOPIC_PAGES_MAX);
+        return error_raise(SHMPS_E_CORRUPT, "topic \"%s\" has more than %d roster pages",
+                           pub->name, TOPIC_PAGES_MAX);
     struct publisher_page *p = &pub->pages[pub->n_pages];
     int r = attach_readers(pub->bus, pub->serial, page, SEGMENT_READ, &p->map);
     if (r < 0)
@@ -21,17 +24,19 @@ static int map_page(struct shmps_publisher *pub, uint32_t page, const struct rea
     return 0;
 }
 
-static int add_reader(struct shmps_publisher *pub, const struct reader_entry *entry, uint64_t cell, uint16_t bit,
-                      uint32_t *pins_left) {
+static int add_reader(struct shmps_publisher *pub, const struct reader_entry *entry, uint64_t cell,
+                      uint16_t bit, uint32_t *pins_left) {
     if (pub->ring.n_readers == pub->readers_capacity) {
         size_t capacity = pub->readers_capacity ? pub->readers_capacity * 2 : 16;
         struct ring_reader_ref *grown = realloc(pub->readers, capacity * sizeof *grown);
         if (!grown)
-            return error_raise(SHMPS_E_NO_MEMORY, "no memory for the roster of topic \"%s\"", pub->name);
+            return error_raise(SHMPS_E_NO_MEMORY, "no memory for the roster of topic \"%s\"",
+                               pub->name);
         pub->readers = grown;
         pub->readers_capacity = capacity;
     }
-    /* Never believe in more pins than the ring has blocks for: then a free block is always left. */
+    /* Never believe in more pins than the ring has blocks for: then a free block is always left.
+     */
     uint32_t pins = (uint32_t)min_u64(cell_pins(cell), *pins_left);
     *pins_left -= pins;
     pub->readers[pub->ring.n_readers++] = (struct ring_reader_ref){
@@ -43,7 +48,8 @@ static int add_reader(struct shmps_publisher *pub, const struct reader_entry *en
     return 0;
 }
 
-static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_left, uint32_t *ret_next) {
+static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_left,
+                     uint32_t *ret_next) {
     const struct roster_page *p = &pub->bus->directory.pages[page];
     const struct readers_segment *readers = NULL;
     int r = map_page(pub, page, &readers);
@@ -51,18 +57,23 @@ static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_
         return r;
     /* relaxed: fixed before the page was linked, seen through the acquire that led here */
     uint32_t ordinal = atomic_load_relaxed(&p->ordinal) % TOPIC_PAGES_MAX;
-    if (atomic_load_relaxed(&p->first) == page && pub->ring.n_groups < TOPIC_PAGES_MAX) { /* relaxed: as above */
+    if (atomic_load_relaxed(&p->first) == page &&
+        pub->ring.n_groups < TOPIC_PAGES_MAX) { /* relaxed: as above */
         pub->groups[pub->ring.n_groups] = (struct ring_group_ref){ .armed = &readers->armed };
         pub->spaces[pub->ring.n_groups++] = &readers->space;
     }
     for (uint32_t i = 0; i < READERS_ENTRIES && r == 0; i++) {
-        /* SYNC page.cells: acquire pairs with pubsubd's release store; the entry was reset before it. */
+        /* SYNC page.cells: acquire pairs with pubsubd's release store; the entry was reset before
+         * it. */
         uint64_t cell = atomic_load_acquire(&p->cells[i]);
         uint32_t policy = cell_policy(cell);
-        if (cell != 0 && policy != POLICY_SPAN && i + reader_span(cell_pins(cell)) <= READERS_ENTRIES)
-            r = add_reader(pub, &readers->entries[i], cell, (uint16_t)(ordinal * 64 + i), pins_left);
+        if (cell != 0 && policy != POLICY_SPAN &&
+            i + reader_span(cell_pins(cell)) <= READERS_ENTRIES)
+            r = add_reader(pub, &readers->entries[i], cell, (uint16_t)(ordinal * 64 + i),
+                           pins_left);
     }
-    *ret_next = atomic_load_acquire(&p->next); /* SYNC page.next: pairs with the release when a page is linked */
+    *ret_next = atomic_load_acquire(
+        &p->next); /* SYNC page.next: pairs with the release when a page is linked */
     return r;
 }
 
@@ -91,9 +102,12 @@ int roster_refresh(struct shmps_publisher *pub) {
     if (session_rebuilt(pub->bus))
         return error_rebuilt(pub->bus);
     if (pub->lost)
-        return error_raise(SHMPS_E_CLOSED, "pubsubd no longer knows this publisher of \"%s\"; open it anew", pub->name);
+        return error_raise(SHMPS_E_CLOSED,
+                           "pubsubd no longer knows this publisher of \"%s\"; open it anew",
+                           pub->name);
     do {
-        /* SYNC topic.generation: acquire pairs with pubsubd's release increment. Lists read between two equal loads are whole. */
+        /* SYNC topic.generation: acquire pairs with pubsubd's release increment. Lists read
+         * between two equal loads are whole. */
         g = atomic_load_acquire(generation);
         r = read_roster(pub);
     } while (atomic_load_acquire(generation) != g); /* SYNC topic.generation: as above */
@@ -102,7 +116,8 @@ int roster_refresh(struct shmps_publisher *pub) {
     if (r < 0)
         return r;
     pub->ring.generation_seen = g;
-    /* Each reader may be waited for by its own thread, its descriptor, and a descriptor of the thread kind at once. */
+    /* Each reader may be waited for by its own thread, its descriptor, and a descriptor of the
+     * thread kind at once. */
     pub->wake_max = (int)(pub->ring.n_readers > 0 ? 3 * pub->ring.n_readers : 1);
     return 0;
 }

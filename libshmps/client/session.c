@@ -17,10 +17,13 @@ static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, in
     size_t bytes;
     r = wire_receive(bus->session, &message, &bytes, ret_fd, bus->timeout_ns);
     if (r == SHMPS_TIMEOUT)
-        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" has not answered in %lld ms; is it stopped?",
-                           bus->instance, (long long)(bus->timeout_ns / 1000000));
+        return error_raise(
+            SHMPS_E_NO_DAEMON,
+            "pubsubd of instance \"%s\" has not answered in %lld ms; is it stopped?",
+            bus->instance, (long long)(bus->timeout_ns / 1000000));
     if (r == 0 && bytes == 0)
-        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" closed the connection", bus->instance);
+        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" closed the connection",
+                           bus->instance);
     bool lost_descriptor = r == SHMPS_E_NO_DESCRIPTORS;
     if (r < 0 && !lost_descriptor)
         return r;
@@ -28,24 +31,30 @@ static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, in
     if (r < 0)
         return r;
     if (message.header.type != (WIRE_REPLY | header->type) || message.header.sequence != sequence)
-        return error_raise(SHMPS_E_PROTOCOL, "pubsubd answered message %u with another one's reply", sequence);
+        return error_raise(SHMPS_E_PROTOCOL,
+                           "pubsubd answered message %u with another one's reply", sequence);
     *ret = message.reply;
     if (ret->status != 0)
         return error_raise(ret->status < 0 ? ret->status : SHMPS_E_PROTOCOL, "%s", ret->detail);
     if (lost_descriptor)
-        return error_raise(SHMPS_E_NO_DESCRIPTORS, "this process has no file descriptors left for what pubsubd sent; "
+        return error_raise(SHMPS_E_NO_DESCRIPTORS,
+                           "this process has no file descriptors left for what pubsubd sent; "
                            "close some or raise RLIMIT_NOFILE (ulimit -n)");
     return 0;
 }
 
-/* Did the exchange itself fail, so that the socket is of no more use? An error that pubsubd answered leaves it usable. */
+/* Did the exchange itself fail, so that the socket is of no more use? An error that pubsubd
+ * answered leaves it usable. */
 static bool is_broken(int r, const struct wire_reply *reply) {
     return r < 0 && r != SHMPS_E_NO_DESCRIPTORS && reply->status == 0;
 }
 
 int error_rebuilt(const struct shmps *bus) {
-    return error_raise(SHMPS_E_CLOSED, "pubsubd of instance \"%s\" has ended and was started anew with an empty directory; "
-                       "close this connection and connect again", bus->instance);
+    return error_raise(
+        SHMPS_E_CLOSED,
+        "pubsubd of instance \"%s\" has ended and was started anew with an empty directory; "
+        "close this connection and connect again",
+        bus->instance);
 }
 
 void session_drop(struct shmps *bus) {
@@ -76,8 +85,10 @@ static int hello(struct shmps *bus) {
     int r = exchange(bus, &request, &reply, &fd);
     if (r < 0)
         return r;
-    if (fd < 0 || reply.u.hello.version < WIRE_VERSION_MIN || reply.u.hello.version > WIRE_VERSION ||
-        !memchr(reply.u.hello.instance, 0, INSTANCE_BYTES) || !instance_name_valid(reply.u.hello.instance))
+    if (fd < 0 || reply.u.hello.version < WIRE_VERSION_MIN ||
+        reply.u.hello.version > WIRE_VERSION ||
+        !memchr(reply.u.hello.instance, 0, INSTANCE_BYTES) ||
+        !instance_name_valid(reply.u.hello.instance))
         return error_raise(SHMPS_E_PROTOCOL, "pubsubd's answer to hello is not well-formed");
     if (first) {
         bus->uid = reply.u.hello.uid;
@@ -144,8 +155,10 @@ static int reconnect(struct shmps *bus) {
     session_drop(bus);
     uint64_t now = now_ns();
     if (now < bus->retry_ns)
-        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" does not run; start it again, clients "
-                           "come back by themselves", bus->instance);
+        return error_raise(SHMPS_E_NO_DAEMON,
+                           "pubsubd of instance \"%s\" does not run; start it again, clients "
+                           "come back by themselves",
+                           bus->instance);
     /* a pause of its own for each connection, so that a thousand do not come at once */
     bus->retry_ns = now + RECONNECT_PAUSE_NS + bus->secret % RECONNECT_PAUSE_NS;
     int r = session_open(bus);
@@ -157,7 +170,10 @@ static int reconnect(struct shmps *bus) {
         claim_subscriber(bus, s);
     if (bus->session >= 0)
         send_drained(bus, 0); /* those that were drained while it was down */
-    return bus->session >= 0 ? 0 : error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" went down again", bus->instance);
+    return bus->session >= 0
+               ? 0
+               : error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" went down again",
+                             bus->instance);
 }
 
 int session_request(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd) {
@@ -187,7 +203,8 @@ void session_follow(struct shmps *bus) {
     if (bus->observe)
         return;
     pthread_mutex_lock(&bus->lock);
-    /* SYNC directory.epoch: acquire pairs with the release of a starting daemon; it listens before. */
+    /* SYNC directory.epoch: acquire pairs with the release of a starting daemon; it listens
+     * before. */
     uint64_t epoch = atomic_load_acquire(&bus->directory.header->epoch);
     if (bus->session < 0 || epoch != bus->epoch || is_hung_up(bus->session))
         reconnect(bus);

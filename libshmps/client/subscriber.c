@@ -5,24 +5,33 @@
 #define PINS_DEFAULT 4u
 #define SPIN_NS_START UINT64_C(20000)
 
-static int check_options(const struct shmps_subscriber_options *given, struct shmps_subscriber_options *o) {
+static int check_options(const struct shmps_subscriber_options *given,
+                         struct shmps_subscriber_options *o) {
     *o = (struct shmps_subscriber_options)SHMPS_SUBSCRIBER_OPTIONS_INIT;
     if (given) {
-        if (given->size < offsetof(struct shmps_subscriber_options, delivery) || given->size > sizeof *o)
-            return error_raise(SHMPS_E_INVALID, "shmps_subscriber_options.size is %zu, this library knows up to %zu; "
-                               "initialise it with SHMPS_SUBSCRIBER_OPTIONS_INIT", given->size, sizeof *o);
+        if (given->size < offsetof(struct shmps_subscriber_options, delivery) ||
+            given->size > sizeof *o)
+            return error_raise(
+                SHMPS_E_INVALID,
+                "shmps_subscriber_options.size is %zu, this library knows up to %zu; "
+                "initialise it with SHMPS_SUBSCRIBER_OPTIONS_INIT",
+                given->size, sizeof *o);
         memcpy(o, given, given->size);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(o->reserved); i++)
         if (o->reserved[i] != 0)
-            return error_raise(SHMPS_E_INVALID, "a reserved field of shmps_subscriber_options is not zero");
-    if (o->delivery < 0 || o->delivery > SHMPS_OBSERVE || o->wait < 0 || o->wait > SHMPS_WAIT_SLEEP)
-        return error_raise(SHMPS_E_INVALID, "delivery or wait of shmps_subscriber_options is out of range");
+            return error_raise(SHMPS_E_INVALID,
+                               "a reserved field of shmps_subscriber_options is not zero");
+    if (o->delivery < 0 || o->delivery > SHMPS_OBSERVE || o->wait < 0 ||
+        o->wait > SHMPS_WAIT_SLEEP)
+        return error_raise(SHMPS_E_INVALID,
+                           "delivery or wait of shmps_subscriber_options is out of range");
     if (o->pins > READER_PINS_MAX)
-        return error_raise(SHMPS_E_INVALID, "pins is %u; it may be 1 to %d, or 0 for %u", o->pins, READER_PINS_MAX,
-                           PINS_DEFAULT);
+        return error_raise(SHMPS_E_INVALID, "pins is %u; it may be 1 to %d, or 0 for %u", o->pins,
+                           READER_PINS_MAX, PINS_DEFAULT);
     if (o->history > RING_DEPTH_MAX)
-        return error_raise(SHMPS_E_INVALID, "history is %u; no ring holds more than %u samples", o->history, RING_DEPTH_MAX);
+        return error_raise(SHMPS_E_INVALID, "history is %u; no ring holds more than %u samples",
+                           o->history, RING_DEPTH_MAX);
     return 0;
 }
 
@@ -55,14 +64,16 @@ static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic) {
     sub->record = reply.u.subscriber.record;
     *ret_topic = reply.u.subscriber.topic;
     if (sub->exact && *ret_topic >= sub->bus->directory.geometry.topics)
-        return error_raise(SHMPS_E_PROTOCOL, "pubsubd answered with a topic that the directory does not have");
+        return error_raise(SHMPS_E_PROTOCOL,
+                           "pubsubd answered with a topic that the directory does not have");
     return 0;
 }
 
 /* An observer announces nothing: what is in the directory now is old, what comes later is new. */
 static void observe(struct shmps_subscriber *sub, uint32_t *ret_topic) {
     const struct directory *d = &sub->bus->directory;
-    /* SYNC directory.next_serial: acquire pairs with pubsubd's release; rings made before have smaller serials. */
+    /* SYNC directory.next_serial: acquire pairs with pubsubd's release; rings made before have
+     * smaller serials. */
     sub->serial = atomic_load_acquire(&d->header->next_serial) - 1;
     sub->exact = false; /* its topic may come and go: follow the whole */
     *ret_topic = NO_INDEX;
@@ -108,7 +119,8 @@ static int start(struct shmps_subscriber *sub) {
     return subscriber_refresh(sub);
 }
 
-int shmps_subscriber_open(struct shmps *bus, const char *filter, const struct shmps_subscriber_options *options,
+int shmps_subscriber_open(struct shmps *bus, const char *filter,
+                          const struct shmps_subscriber_options *options,
                           struct shmps_subscriber **ret) {
     struct shmps_subscriber_options o;
     CHECK_FORK(bus);
@@ -116,9 +128,11 @@ int shmps_subscriber_open(struct shmps *bus, const char *filter, const struct sh
     if (r == 0)
         r = check_options(options, &o);
     if (r == 0 && !ret)
-        r = error_raise(SHMPS_E_INVALID, "shmps_subscriber_open() needs a place for the subscriber; it got NULL");
+        r = error_raise(SHMPS_E_INVALID,
+                        "shmps_subscriber_open() needs a place for the subscriber; it got NULL");
     if (r == 0 && bus->observe && o.delivery != SHMPS_OBSERVE)
-        r = error_raise(SHMPS_E_STATE, "an observing connection can only have subscribers with SHMPS_OBSERVE");
+        r = error_raise(SHMPS_E_STATE,
+                        "an observing connection can only have subscribers with SHMPS_OBSERVE");
     if (r < 0)
         return r;
     struct shmps_subscriber *sub = calloc(1, sizeof *sub);
@@ -207,7 +221,8 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret) {
     CHECK_FORK(sub->bus);
     if (ret->size != sizeof *ret)
-        return error_raise(SHMPS_E_INVALID, "shmps_subscriber_stats.size is %zu, not %zu", ret->size, sizeof *ret);
+        return error_raise(SHMPS_E_INVALID, "shmps_subscriber_stats.size is %zu, not %zu",
+                           ret->size, sizeof *ret);
     struct shmps_subscriber_stats stats = {
         .size = sizeof stats,
         .received = sub->received,
@@ -218,7 +233,8 @@ int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber
     };
     for (const struct topic_view *t = sub->topics; t; t = t->next) {
         struct topic_info info;
-        if (!directory_topic(&sub->bus->directory, t->index, &info, NULL) || info.serial != t->serial)
+        if (!directory_topic(&sub->bus->directory, t->index, &info, NULL) ||
+            info.serial != t->serial)
             continue;
         stats.topics++;
         stats.publishers += info.publishers;

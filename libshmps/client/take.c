@@ -5,7 +5,8 @@
 #define TURN 64u /* samples taken in a row from one ring before the others are looked at */
 
 void wake_space(struct ring_view *view) {
-    /* SYNC readers.space: release, after our store of need; pairs with the publisher's acquire load before it set starved. */
+    /* SYNC readers.space: release, after our store of need; pairs with the publisher's acquire
+     * load before it set starved. */
     atomic_add_release(&view->group->space, 1);
     wake_word(&view->group->space, 1);
 }
@@ -22,7 +23,8 @@ static struct hold *hold_at(const struct shmps_subscriber *sub, uint32_t index) 
 }
 
 static bool add_holds(struct shmps_subscriber *sub) {
-    struct hold **chunks = realloc(sub->hold_chunks, (sub->n_holds / HOLD_CHUNK + 1) * sizeof *chunks);
+    struct hold **chunks = realloc(sub->hold_chunks,
+                                   (sub->n_holds / HOLD_CHUNK + 1) * sizeof *chunks);
     if (!chunks)
         return false;
     sub->hold_chunks = chunks;
@@ -71,7 +73,8 @@ struct want {
 };
 
 /* The block cannot be pinned: copy it into memory of the hold's own. */
-static enum ring_take_result copy_block(struct ring_view *view, struct want *want, struct ring_sample *s) {
+static enum ring_take_result copy_block(struct ring_view *view, struct want *want,
+                                        struct ring_sample *s) {
     struct ring_reader *r = &view->reader;
     enum ring_take_result found = RING_NO_PIN;
     while (found == RING_NO_PIN) {
@@ -84,7 +87,8 @@ static enum ring_take_result copy_block(struct ring_view *view, struct want *wan
     return found;
 }
 
-static enum ring_take_result fetch(struct ring_view *view, struct want *want, struct ring_sample *s) {
+static enum ring_take_result fetch(struct ring_view *view, struct want *want,
+                                   struct ring_sample *s) {
     struct ring_reader *r = &view->reader;
     if (r->policy == POLICY_LATEST) {
         enum ring_take_result newest = ring_skip_to_latest(r);
@@ -144,9 +148,11 @@ static int report_broken(struct ring_view *view) {
     view->broken = view->blocked = true;
     if (view->n_held == 0 && ring_reader_leave(&view->reader))
         wake_space(view);
-    return error_raise(SHMPS_E_CORRUPT, "the ring of publisher %llu on \"%s\" holds what no publisher of ours writes; it is left "
-                       "out from now on - end that process (shmps info %s tells which)",
-                       (unsigned long long)view->publisher, view->topic->name, view->topic->name);
+    return error_raise(
+        SHMPS_E_CORRUPT,
+        "the ring of publisher %llu on \"%s\" holds what no publisher of ours writes; it is left "
+        "out from now on - end that process (shmps info %s tells which)",
+        (unsigned long long)view->publisher, view->topic->name, view->topic->name);
 }
 
 static void count_lost(struct shmps_subscriber *sub, struct ring_view *view, uint64_t lost) {
@@ -157,7 +163,8 @@ static void count_lost(struct shmps_subscriber *sub, struct ring_view *view, uin
 }
 
 /* A ring without a publisher has been read to its end. */
-static int drained(struct shmps_subscriber *sub, struct ring_view *view, struct shmps_sample *ret) {
+static int drained(struct shmps_subscriber *sub, struct ring_view *view,
+                   struct shmps_sample *ret) {
     int r = SHMPS_EMPTY;
     uint64_t serial = view->serial;
     struct topic_view *topic = view->topic;
@@ -174,7 +181,8 @@ static int drained(struct shmps_subscriber *sub, struct ring_view *view, struct 
     return r;
 }
 
-/* The next sample of one ring. 0, EMPTY, LOST, SIZE, CORRUPT, NO_MEMORY. *ret_gone: the view has been detached. */
+/* The next sample of one ring. 0, EMPTY, LOST, SIZE, CORRUPT, NO_MEMORY. *ret_gone: the view has
+ * been detached. */
 static int take_from(struct shmps_subscriber *sub, struct ring_view *view, struct want *want,
                      struct shmps_sample *ret, bool *ret_gone) {
     struct ring_sample s;
@@ -193,10 +201,14 @@ static int take_from(struct shmps_subscriber *sub, struct ring_view *view, struc
             continue;
         case RING_NO_PIN:
             if (want->hold)
-                return error_raise(SHMPS_E_NO_MEMORY, "no memory for a copy of %llu bytes; release samples before taking more",
-                                   (unsigned long long)s.bytes);
+                return error_raise(
+                    SHMPS_E_NO_MEMORY,
+                    "no memory for a copy of %llu bytes; release samples before taking more",
+                    (unsigned long long)s.bytes);
             ret->bytes = s.bytes;
-            return error_raise(SHMPS_E_SIZE, "the next sample of \"%s\" has %llu bytes, the buffer %zu; read it with a larger one",
+            return error_raise(SHMPS_E_SIZE,
+                               "the next sample of \"%s\" has %llu bytes, the buffer %zu; read it "
+                               "with a larger one",
                                view->topic->name, (unsigned long long)s.bytes, want->room);
         case RING_BROKEN:
             return report_broken(view);
@@ -234,7 +246,8 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
             sub->current = 0;
         struct ring_view *view = sub->rings[sub->current];
         gone = false;
-        int r = unlikely(view->blocked || !view->joined) ? SHMPS_EMPTY : take_from(sub, view, want, ret, &gone);
+        int r = unlikely(view->blocked || !view->joined) ? SHMPS_EMPTY
+                                                         : take_from(sub, view, want, ret, &gone);
         *ret_view = gone ? NULL : view;
         if (likely(r == 0)) {
             if (++sub->turn >= TURN) {
@@ -255,8 +268,8 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
 }
 
 /* take_now, and waiting as asked for. Need is stored before waiting and before returning. */
-static int take_wait(struct shmps_subscriber *sub, struct want *want, struct shmps_sample *ret, uint64_t *deadline,
-                     int64_t timeout_ns, struct ring_view **ret_view) {
+static int take_wait(struct shmps_subscriber *sub, struct want *want, struct shmps_sample *ret,
+                     uint64_t *deadline, int64_t timeout_ns, struct ring_view **ret_view) {
     for (;;) {
         int r = take_now(sub, want, ret, ret_view);
         if (likely(r != SHMPS_EMPTY))
@@ -275,7 +288,9 @@ static int take_wait(struct shmps_subscriber *sub, struct want *want, struct shm
 
 static int check_timeout(int64_t timeout_ns) {
     if (unlikely(timeout_ns < SHMPS_FOREVER))
-        return error_raise(SHMPS_E_INVALID, "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more", (long long)timeout_ns);
+        return error_raise(SHMPS_E_INVALID,
+                           "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more",
+                           (long long)timeout_ns);
     return 0;
 }
 
@@ -301,7 +316,8 @@ int shmps_take(struct shmps_subscriber *sub, struct shmps_sample *ret, int64_t t
     return r;
 }
 
-int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct shmps_sample *ret, int64_t timeout_ns) {
+int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct shmps_sample *ret,
+               int64_t timeout_ns) {
     CHECK_FORK(sub->bus);
     uint64_t deadline = 0;
     struct ring_view *view = NULL;
@@ -315,15 +331,16 @@ int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct 
     return r;
 }
 
-/* Store the need of the ring that a batch has taken from; before another one, before waiting, at the end. */
+/* Store the need of the ring that a batch has taken from; before another one, before waiting, at
+ * the end. */
 static void settle_batch(struct shmps_subscriber *sub) {
     if (sub->unsettled)
         settle(sub->unsettled);
     sub->unsettled = NULL;
 }
 
-int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n, enum shmps_batch how,
-                     int64_t timeout_ns, size_t *ret_done) {
+int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n,
+                     enum shmps_batch how, int64_t timeout_ns, size_t *ret_done) {
     *ret_done = 0;
     CHECK_FORK(sub->bus);
     uint64_t deadline = 0;
@@ -362,7 +379,8 @@ int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples,
 int shmps_release(struct shmps_subscriber *sub, struct shmps_sample *sample) {
     CHECK_FORK(sub->bus);
     if (unlikely(sample->hold >= sub->n_holds || !hold_at(sub, sample->hold)->view))
-        return error_raise(SHMPS_E_INVALID, "this sample is not held; release each taken sample once");
+        return error_raise(SHMPS_E_INVALID,
+                           "this sample is not held; release each taken sample once");
     struct hold *hold = hold_at(sub, sample->hold);
     struct ring_view *view = hold->view;
     if (hold->pin != NO_PIN)

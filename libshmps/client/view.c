@@ -9,11 +9,13 @@ static struct ring_view *find_view(const struct shmps_subscriber *sub, uint64_t 
     return NULL;
 }
 
-/* A successor waits until its predecessor is drained, so that the order of a publisher that grew is kept. */
+/* A successor waits until its predecessor is drained, so that the order of a publisher that grew
+ * is kept. */
 static void unblock(struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
-        view->blocked = view->broken || (view->predecessor != 0 && find_view(sub, view->predecessor) != NULL);
+        view->blocked = view->broken ||
+                        (view->predecessor != 0 && find_view(sub, view->predecessor) != NULL);
     }
 }
 
@@ -34,7 +36,8 @@ void view_detach(struct shmps_subscriber *sub, struct ring_view *view) {
     if (sub->unsettled == view)
         sub->unsettled = NULL;
     if (view->n_held > 0) {
-        view->detached = true; /* mapped until the last sample is released; nobody overwrites a ring without a publisher */
+        view->detached = true; /* mapped until the last sample is released; nobody overwrites a
+                                  ring without a publisher */
         return;
     }
     if (ring_reader_leave(&view->reader))
@@ -45,7 +48,8 @@ void view_detach(struct shmps_subscriber *sub, struct ring_view *view) {
 /* ---- attaching a ring */
 
 /* Own entry and the group's words, writable: named segments of the same user. */
-static int attach_seat(struct shmps_subscriber *sub, struct ring_view *view, const struct seat *seat) {
+static int attach_seat(struct shmps_subscriber *sub, struct ring_view *view,
+                       const struct seat *seat) {
     int r = attach_readers(sub->bus, view->serial, seat->page, SEGMENT_WRITE, &view->readers_map);
     if (r < 0)
         return r;
@@ -59,7 +63,8 @@ static int attach_seat(struct shmps_subscriber *sub, struct ring_view *view, con
     return 0;
 }
 
-static int map_view(struct shmps_subscriber *sub, struct topic_view *topic, struct ring_view *view) {
+static int map_view(struct shmps_subscriber *sub, struct topic_view *topic,
+                    struct ring_view *view) {
     struct ring_mapping m;
     struct reader_entry *entry = NULL;
     int r = attach_ring(sub->bus, view->serial, &m);
@@ -67,7 +72,8 @@ static int map_view(struct shmps_subscriber *sub, struct topic_view *topic, stru
         return r;
     view->map = m.map;
     if (m.g.topic != topic->index)
-        return error_raise(SHMPS_E_CORRUPT, "ring %llu belongs to another topic than the directory says",
+        return error_raise(SHMPS_E_CORRUPT,
+                           "ring %llu belongs to another topic than the directory says",
                            (unsigned long long)view->serial);
     if (sub->policy != POLICY_NONE) {
         r = attach_seat(sub, view, &topic->seat);
@@ -76,8 +82,8 @@ static int map_view(struct shmps_subscriber *sub, struct topic_view *topic, stru
         struct readers_segment *readers = view->readers_map.base;
         entry = &readers->entries[topic->seat.cell];
     }
-    ring_reader_init(&view->reader, m.map.base, &m.g, entry, sub->policy, topic->seat.pins, topic->seat.bit,
-                     sub->bus->fence);
+    ring_reader_init(&view->reader, m.map.base, &m.g, entry, sub->policy, topic->seat.pins,
+                     topic->seat.bit, sub->bus->fence);
     return 0;
 }
 
@@ -94,7 +100,8 @@ static int add_view(struct shmps_subscriber *sub, struct ring_view *view) {
     return 0;
 }
 
-static int attach(struct shmps_subscriber *sub, struct topic_view *topic, const struct ring_info *info) {
+static int attach(struct shmps_subscriber *sub, struct topic_view *topic,
+                  const struct ring_info *info) {
     bool born_after = info->serial > sub->serial;
     if (!born_after && info->state == RING_RETIRED && sub->history_samples == 0)
         return 0; /* nothing in it is for us */
@@ -127,10 +134,12 @@ static void mark_retired(struct ring_view *view, uint64_t final_head) {
 }
 
 /* One ring of a topic's list: attach or update. */
-static int follow_ring(struct shmps_subscriber *sub, struct topic_view *topic, const struct ring_info *info) {
+static int follow_ring(struct shmps_subscriber *sub, struct topic_view *topic,
+                       const struct ring_info *info) {
     struct ring_view *view = find_view(sub, info->serial);
     if (!view) {
-        /* Drained once, it is not looked at again: a ring whose end we have reached stays listed until all have. */
+        /* Drained once, it is not looked at again: a ring whose end we have reached stays listed
+         * until all have. */
         if (info->state == RING_RETIRED && info->serial <= topic->drained)
             return 0;
         int r = attach(sub, topic, info);
@@ -152,7 +161,8 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
     uint32_t index = first;
     int first_error = 0;
     for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
-        if (!directory_ring(d, index, &info) || info.topic != topic->index || info.state == RING_FREE)
+        if (!directory_ring(d, index, &info) || info.topic != topic->index ||
+            info.state == RING_FREE)
             break; /* the list has moved under us: so has the generation */
         int r = follow_ring(sub, topic, &info);
         if (r < 0 && first_error == 0)
@@ -164,7 +174,8 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
 
 static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) {
     struct topic_info info;
-    if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL) || !info.live || info.serial != topic->serial)
+    if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL) || !info.live ||
+        info.serial != topic->serial)
         return 0;
     if (!topic->seated && sub->policy != POLICY_NONE) {
         if (!find_seat(&sub->bus->directory, info.first_page, sub->record, &topic->seat))
@@ -183,7 +194,8 @@ static struct topic_view *find_topic(const struct shmps_subscriber *sub, uint64_
     return NULL;
 }
 
-/* A filter: views for the topics that have appeared. Views of topics that have gone are kept, as samples name them. */
+/* A filter: views for the topics that have appeared. Views of topics that have gone are kept, as
+ * samples name them. */
 static int follow_filter(struct shmps_subscriber *sub) {
     const struct directory *d = &sub->bus->directory;
     char name[TOPIC_NAME_BYTES];
@@ -223,9 +235,13 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
     if (session_rebuilt(sub->bus))
         return error_rebuilt(sub->bus);
     if (sub->gone)
-        return error_raise(SHMPS_E_CLOSED, "pubsubd no longer knows this subscriber of \"%s\"; open it anew", sub->filter);
+        return error_raise(SHMPS_E_CLOSED,
+                           "pubsubd no longer knows this subscriber of \"%s\"; open it anew",
+                           sub->filter);
     do {
-        g = atomic_load_acquire(sub->generation); /* SYNC topic.generation: as in subscriber_stale(); lists between two equal loads are whole */
+        g = atomic_load_acquire(
+            sub->generation); /* SYNC topic.generation: as in subscriber_stale(); lists between two
+                                 equal loads are whole */
         r = follow(sub);
     } while (atomic_load_acquire(sub->generation) != g); /* SYNC topic.generation: as above */
     for (uint32_t i = 0; i < sub->n_rings;) {
@@ -234,7 +250,8 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
             view_detach(sub, view);
             continue;
         }
-        if (!view->listed && !view->retired) /* pubsubd has dropped it; what we have mapped can still be read */
+        if (!view->listed &&
+            !view->retired) /* pubsubd has dropped it; what we have mapped can still be read */
             mark_retired(view, ring_committed_end(view->reader.ring, &view->reader.g));
         i++;
     }

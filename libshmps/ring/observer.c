@@ -7,13 +7,15 @@ static void count_on(const struct ring_header *ring, const struct ring_geometry 
                      struct ring_observation *o) {
     const void *slots = (const char *)ring + RING_SLOTS_OFFSET;
     if (o->messages < g->start || o->head - o->messages > g->depth)
-        return; /* overtaken while we looked */
+        return;                                  /* overtaken while we looked */
     for (; o->messages < o->head; o->messages++) /* relaxed: a figure for tools */
         o->bytes += atomic_load_relaxed(&ring_slot(slots, g, o->messages)->bytes);
 }
 
-void ring_observe(const struct ring_header *ring, const struct ring_geometry *g, struct ring_observation *ret) {
-    /* SYNC ring.low: before head, so that low <= head holds in the snapshot; pairs with ring_reclaim(). */
+void ring_observe(const struct ring_header *ring, const struct ring_geometry *g,
+                  struct ring_observation *ret) {
+    /* SYNC ring.low: before head, so that low <= head holds in the snapshot; pairs with
+     * ring_reclaim(). */
     ret->low = atomic_load_acquire(&ring->low);
     ret->head = ring_committed_end(ring, g);
     /* relaxed: figures for tools, each a single word */

@@ -8,8 +8,9 @@ size_t ring_publisher_memory(const struct ring_geometry *g) {
            sizeof(uint32_t) * ((size_t)g->depth + g->blocks);
 }
 
-void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, const struct ring_geometry *g,
-                         const atomic_u32 *generation, void *memory) {
+void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring,
+                         const struct ring_geometry *g, const atomic_u32 *generation,
+                         void *memory) {
     *p = (struct ring_publisher){
         .head = g->start,
         .limit = min_u64(g->start + g->depth, SEQUENCE_END),
@@ -59,8 +60,8 @@ static bool is_evicted(const struct ring_publisher *p, uint16_t bit) {
 }
 
 static uint64_t need_of(const struct ring_reader_ref *reader) {
-    /* SYNC reader.need: pairs with the release in ring_reader_settle(): the reader is done with everything below, and
-     * whatever it still holds of it was pinned before. */
+    /* SYNC reader.need: pairs with the release in ring_reader_settle(): the reader is done with
+     * everything below, and whatever it still holds of it was pinned before. */
     return atomic_load_acquire(&reader->entry->need);
 }
 
@@ -73,8 +74,9 @@ static uint64_t least_need(const struct ring_publisher *p) {
     return least;
 }
 
-/* Needs once more, each before the pins of the same reader: a joining reader whose pin is not yet seen is still seen by
- * its need (reading pins alone would let it be overwritten: model-checked). */
+/* Needs once more, each before the pins of the same reader: a joining reader whose pin is not yet
+ * seen is still seen by its need (reading pins alone would let it be overwritten: model-checked).
+ */
 static uint64_t least_need_and_pins(struct ring_publisher *p) {
     uint64_t least = NEED_NONE;
     p->n_pinned = 0;
@@ -85,8 +87,9 @@ static uint64_t least_need_and_pins(struct ring_publisher *p) {
         if (p->g.blocks == 0)
             continue;
         for (uint32_t k = 0; k < reader->pins; k++) {
-            /* SYNC reader.pins: acquire pairs with the release unpin in ring_release(): its reads of the block are over.
-             * A pin that matters was stored before its reader saw low <= s, hence before our fence. */
+            /* SYNC reader.pins: acquire pairs with the release unpin in ring_release(): its reads
+             * of the block are over. A pin that matters was stored before its reader saw low <= s,
+             * hence before our fence. */
             uint64_t pin = atomic_load_acquire(reader_pin_view(reader->entry, k));
             if (pin != 0 && p->n_pinned < p->g.pins)
                 p->pinned[p->n_pinned++] = pin - 1;
@@ -102,8 +105,9 @@ static bool is_pinned(const struct ring_publisher *p, uint64_t sequence) {
     return false;
 }
 
-/* Blocks of samples below limit - depth are free unless pinned, then set aside until a later reclaim. There are never more
- * than P set aside, as that many pins are granted: a free block is always left (depth + P + 1). */
+/* Blocks of samples below limit - depth are free unless pinned, then set aside until a later
+ * reclaim. There are never more than P set aside, as that many pins are granted: a free block is
+ * always left (depth + P + 1). */
 static void free_blocks(struct ring_publisher *p) {
     for (uint32_t i = 0; i < p->n_aside;) {
         if (is_pinned(p, p->aside[i].sequence)) {
@@ -137,12 +141,13 @@ enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n) {
     low = min_u64(min_u64(low, p->head), least_need(p));
     if (low > p->low) {
         p->low = low;
-        /* SYNC ring.low: relaxed, the seq_cst fence below orders it before our loads of needs and pins; pairs with the
-         * readers' load of low after their own fence or copy (I4). */
+        /* SYNC ring.low: relaxed, the seq_cst fence below orders it before our loads of needs and
+         * pins; pairs with the readers' load of low after their own fence or copy (I4). */
         atomic_store_relaxed(&p->ring->low, low);
     }
-    /* SYNC ring.low / reader.need / reader.pins: with the seq_cst fence between a reader's store of its need or pin and its
-     * load of low: either we see its store, or it sees our low. Also orders low before we write what it frees. */
+    /* SYNC ring.low / reader.need / reader.pins: with the seq_cst fence between a reader's store
+     * of its need or pin and its load of low: either we see its store, or it sees our low. Also
+     * orders low before we write what it frees. */
     fence_seq_cst();
     if (ring_roster_stale(p))
         return RING_STALE;
@@ -153,7 +158,8 @@ enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n) {
     if (p->g.blocks > 0)
         free_blocks(p);
     /* relaxed: a single-writer counter for tools */
-    atomic_store_relaxed(&p->ring->counters.reclaims, atomic_load_relaxed(&p->ring->counters.reclaims) + 1);
+    atomic_store_relaxed(&p->ring->counters.reclaims,
+                         atomic_load_relaxed(&p->ring->counters.reclaims) + 1);
 
     if (ring_can_claim(p, n))
         return RING_ROOM;
@@ -193,15 +199,16 @@ void ring_commit(struct ring_publisher *p, size_t bytes, uint64_t tag, uint64_t 
     atomic_store_relaxed(&slot->time_ns, time_ns);
     atomic_store_relaxed(&slot->bytes, bytes);
     atomic_store_relaxed(&slot->tag, tag);
-    /* SYNC slot.seq: the commit. Release pairs with the acquire in ring_take(), ring_read() and ring_reader_ready(): whoever
-     * sees it also sees the slot and the payload. */
+    /* SYNC slot.seq: the commit. Release pairs with the acquire in ring_take(), ring_read() and
+     * ring_reader_ready(): whoever sees it also sees the slot and the payload. */
     atomic_store_release(&slot->seq, p->head + 1);
     p->head++;
     p->messages++;
     p->bytes += bytes;
 }
 
-void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag, uint64_t time_ns) {
+void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag,
+                 uint64_t time_ns) {
     void *to = ring_claim(p, bytes);
     if (likely(p->loaned == RING_NO_BLOCK))
         copy_in_relaxed(to, data, bytes);
@@ -214,40 +221,44 @@ bool ring_finish(struct ring_publisher *p) {
     if (unlikely(p->head - p->told >= p->tell_after))
         tell(p);
 
-    /* SYNC readers.armed: the commit must not be passed by the load of armed. A sleeper stores armed, calls membarrier, and only
-     * then looks at the slots again; in fence mode our fence pairs with its own. (DESIGN 5, data) */
+    /* SYNC readers.armed: the commit must not be passed by the load of armed. A sleeper stores
+     * armed, calls membarrier, and only then looks at the slots again; in fence mode our fence
+     * pairs with its own. (DESIGN 5, data) */
     if (p->g.mode == RING_BARE)
         compiler_barrier();
     else
         fence_seq_cst();
     bool rung = false;
     for (uint32_t i = 0; i < p->n_groups; i++)
-        rung |= atomic_load_relaxed(p->groups[i].armed) == p->bell; /* relaxed: ordered as said above */
+        rung |= atomic_load_relaxed(p->groups[i].armed) ==
+                p->bell; /* relaxed: ordered as said above */
     if (likely(!rung))
         return false;
     tell(p);
     p->bell++;
-    /* SYNC ring.bell: release pairs with the sleeper's acquire load before it arms; the futex call that follows is a full
-     * barrier in the kernel. */
+    /* SYNC ring.bell: release pairs with the sleeper's acquire load before it arms; the futex call
+     * that follows is a full barrier in the kernel. */
     atomic_store_release(&p->ring->bell, p->bell);
     /* relaxed: a counter for tools */
-    atomic_store_relaxed(&p->ring->counters.wakes, atomic_load_relaxed(&p->ring->counters.wakes) + 1);
+    atomic_store_relaxed(&p->ring->counters.wakes,
+                         atomic_load_relaxed(&p->ring->counters.wakes) + 1);
     return true;
 }
 
 /* ---- waiting for space, eviction */
 
 void ring_set_starved(struct ring_publisher *p, uint64_t need) {
-    /* SYNC ring.starved: relaxed, the caller's barrier orders it before its last look at the needs; pairs with the load
-     * after the store of need in ring_reader_settle(). */
+    /* SYNC ring.starved: relaxed, the caller's barrier orders it before its last look at the
+     * needs; pairs with the load after the store of need in ring_reader_settle(). */
     atomic_store_relaxed(&p->ring->starved, need);
     if (need != 0) /* relaxed: a counter for tools */
-        atomic_store_relaxed(&p->ring->counters.stalls, atomic_load_relaxed(&p->ring->counters.stalls) + 1);
+        atomic_store_relaxed(&p->ring->counters.stalls,
+                             atomic_load_relaxed(&p->ring->counters.stalls) + 1);
 }
 
 static void store_evicted(struct ring_publisher *p, uint16_t bit) {
-    /* SYNC ring.evicted: release; ordered before our next look at the pins by the caller's barrier; pairs with the load
-     * after the pin in ring_take(). */
+    /* SYNC ring.evicted: release; ordered before our next look at the pins by the caller's
+     * barrier; pairs with the load after the pin in ring_take(). */
     atomic_store_release(&p->ring->evicted[bit / 64], p->evicted[bit / 64]);
 }
 

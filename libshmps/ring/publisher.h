@@ -1,13 +1,17 @@
-/* ring/publisher.h - the publisher's side of a ring: claim, commit, reclaim. No system calls, no allocation.
+/* ring/publisher.h - the publisher's side of a ring: claim, commit, reclaim. No system calls, no
+ * allocation.
  *
- * The caller (client/) maps memory, keeps the roster up to date, sleeps and wakes. State is private to one thread.
+ * The caller (client/) maps memory, keeps the roster up to date, sleeps and wakes. State is
+ * private to one thread.
  *
- *     while (!ring_can_claim(p, 1)) { refresh the roster if asked to; ring_reclaim(p, 1); or sleep on space }
- *     write into ring_claim(p, bytes, ...)
+ *     while (!ring_can_claim(p, 1))
+ *         refresh the roster if it is stale; ring_reclaim(p, 1); or sleep on space
+ *     write into ring_claim(p, bytes)
  *     if (ring_commit(p, bytes, tag, time)) wake the bell
  *
  * I1  low <= head <= limit <= low + depth; all only grow.
- * I2  slot(s) is written only when head <= s < limit; a block only when no sample in [limit - depth, head) owns it and no pin holds it.
+ * I2  slot(s) is written only when head <= s < limit; a block only when no sample in [limit -
+ *     depth, head) owns it and no pin holds it.
  * I3  ring_reclaim(). */
 #ifndef SHMPS_RING_PUBLISHER_H
 #define SHMPS_RING_PUBLISHER_H
@@ -17,7 +21,8 @@
 
 #include <stdbool.h>
 
-/* A reader as the roster says. Refreshed by the caller whenever the topic's generation has changed. */
+/* A reader as the roster says. Refreshed by the caller whenever the topic's generation has
+ * changed. */
 struct ring_reader_ref {
     const struct reader_entry *entry; /* untrusted */
     uint8_t reliable;                 /* its need counts */
@@ -57,14 +62,17 @@ struct ring_publisher {
 
     /* touched by reclaim */
     uint64_t low;
-    uint64_t freed;                 /* blocks of samples below this were given back or set aside: limit - depth */
+    uint64_t freed;                 /* blocks of samples below this were given back or set aside:
+                                       limit - depth */
     uint32_t batch;
     const struct ring_reader_ref *readers;
     uint32_t n_readers;
-    uint64_t wanted;                /* after a reclaim without room: the need that would make room */
+    uint64_t wanted;                /* after a reclaim without room: the need that would make
+                                       room */
 
     /* blocks: private memory given by the caller */
-    uint32_t *owner;                /* [depth]: block of the sample in this slot, or RING_NO_BLOCK */
+    uint32_t *owner;                /* [depth]: block of the sample in this slot, or
+                                       RING_NO_BLOCK */
     uint32_t *free_blocks;          /* [blocks]: a stack */
     uint32_t n_free;
     struct ring_aside *aside;       /* [pins] */
@@ -75,17 +83,21 @@ struct ring_publisher {
     uint64_t evicted[32];           /* private copy of the bits that we set */
 };
 
-/* Bytes of private memory that ring_publisher_init() needs for owner, free_blocks, aside and pinned. */
+/* Bytes of private memory that ring_publisher_init() needs for owner, free_blocks, aside and
+ * pinned. */
 size_t ring_publisher_memory(const struct ring_geometry *g);
 
-/* Start publishing into a freshly formatted ring (head == low == start). `memory`: ring_publisher_memory() bytes, 8-byte aligned,
- * zeroed. The roster is empty until the caller sets readers, groups and generation_seen. */
-void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring, const struct ring_geometry *g,
+/* Start publishing into a freshly formatted ring (head == low == start). `memory`:
+ * ring_publisher_memory() bytes, 8-byte aligned, zeroed. The roster is empty until the caller sets
+ * readers, groups and generation_seen. */
+void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring,
+                         const struct ring_geometry *g,
                          const atomic_u32 *generation, void *memory);
 
 /* The topic's generation is not the one the roster was read at: refresh it before going on. */
 static inline bool ring_roster_stale(const struct ring_publisher *p) {
-    /* SYNC topic.generation: pairs with pubsubd's release increment; whoever sees it also sees the roster. */
+    /* SYNC topic.generation: pairs with pubsubd's release increment; whoever sees it also sees the
+       roster. */
     return atomic_load_acquire(p->generation) != p->generation_seen;
 }
 
@@ -103,18 +115,21 @@ enum ring_reclaim_result {
 /* I3: make room for n samples (1 <= n <= depth), moving low by a batch at least. */
 enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n);
 
-/* Begin the next sample (there is room): where to write a payload of up to `bytes` (<= message_bytes) bytes: in its slot if
- * bytes <= inline_bytes, else in a free block, of which there always is one (I2). One claim may be open. */
+/* Begin the next sample (there is room): where to write a payload of up to `bytes` (<=
+ * message_bytes) bytes: in its slot if bytes <= inline_bytes, else in a free block, of which there
+ * always is one (I2). One claim may be open. */
 void *ring_claim(struct ring_publisher *p, size_t bytes);
 
 /* Give an open claim back. */
 void ring_unclaim(struct ring_publisher *p);
 
-/* Commit the claimed sample with its first `bytes` bytes. A block whose message turned out to fit inline is copied into the slot. */
+/* Commit the claimed sample with its first `bytes` bytes. A block whose message turned out to fit
+ * inline is copied into the slot. */
 void ring_commit(struct ring_publisher *p, size_t bytes, uint64_t tag, uint64_t time_ns);
 
 /* claim + copy + commit. */
-void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag, uint64_t time_ns);
+void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint64_t tag,
+                 uint64_t time_ns);
 
 /* To be called after the last commit of a publish or batch: looks for sleepers (DESIGN 5, data).
  * Now and then it also stores head and counters for others to see: after RING_TELL_MAX samples,
@@ -122,14 +137,15 @@ void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint6
  * true: the bell was rung, wake its futex word now. */
 bool ring_finish(struct ring_publisher *p);
 
-/* Before sleeping on space: publish the need that would help. 0 when awake again. The caller then executes the barrier,
- * reclaims once more, and only then sleeps. */
+/* Before sleeping on space: publish the need that would help. 0 when awake again. The caller then
+ * executes the barrier, reclaims once more, and only then sleeps. */
 void ring_set_starved(struct ring_publisher *p, uint64_t need);
 
-/* Evict reader i of the roster (DESIGN 4): set its bit. The caller then executes the barrier; from then on reclaim ignores its need, but
- * not its pins. */
+/* Evict reader i of the roster (DESIGN 4): set its bit. The caller then executes the barrier; from
+ * then on reclaim ignores its need, but not its pins. */
 void ring_evict(struct ring_publisher *p, uint32_t i);
-/* pubsubd has given the entry to a new subscriber: clear the bit. By the caller, when it refreshes the roster. */
+/* pubsubd has given the entry to a new subscriber: clear the bit. By the caller, when it refreshes
+ * the roster. */
 void ring_unevict(struct ring_publisher *p, uint16_t bit);
 
 #endif

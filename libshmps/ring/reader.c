@@ -1,8 +1,9 @@
 #include "ring/reader.h"
 #include "base/scope.h"
 
-void ring_reader_init(struct ring_reader *r, const struct ring_header *ring, const struct ring_geometry *g,
-                      struct reader_entry *entry, enum policy policy, uint32_t pins, uint16_t bit, bool fence) {
+void ring_reader_init(struct ring_reader *r, const struct ring_header *ring,
+                      const struct ring_geometry *g, struct reader_entry *entry,
+                      enum policy policy, uint32_t pins, uint16_t bit, bool fence) {
     *r = (struct ring_reader){
         .ring = ring,
         .slots = (const char *)ring + RING_SLOTS_OFFSET,
@@ -22,7 +23,8 @@ static bool holds_publisher_back(const struct ring_reader *r) {
     return r->policy == POLICY_RELIABLE && !r->evicted;
 }
 
-/* SYNC reader.need / ring.starved: the reader's running side of DESIGN 5, space: its store must not be passed by its load. */
+/* SYNC reader.need / ring.starved: the reader's running side of DESIGN 5, space: its store must
+ * not be passed by its load. */
 static void settle_barrier(const struct ring_reader *r) {
     if (r->fence)
         fence_seq_cst();
@@ -31,8 +33,8 @@ static void settle_barrier(const struct ring_reader *r) {
 }
 
 static uint64_t load_low(const struct ring_reader *r) {
-    /* SYNC ring.low: pairs with the store before the seq_cst fence in ring_reclaim(). Below it, everything may already be
-     * overwritten. */
+    /* SYNC ring.low: pairs with the store before the seq_cst fence in ring_reclaim(). Below it,
+     * everything may already be overwritten. */
     return atomic_load_acquire(&r->ring->low);
 }
 
@@ -40,13 +42,14 @@ static uint64_t load_low(const struct ring_reader *r) {
 static bool store_need(struct ring_reader *r, uint64_t need) {
     uint64_t old = r->need;
     r->need = need;
-    /* SYNC reader.need: release pairs with the acquire in need_of(): our reads of all below it are over, our pins stored. */
+    /* SYNC reader.need: release pairs with the acquire in need_of(): our reads of all below it are
+     * over, our pins stored. */
     atomic_store_release(&r->entry->need, need);
     if (!holds_publisher_back(r))
         return false;
     settle_barrier(r);
-    /* SYNC ring.starved: relaxed, ordered after the store of need by the barrier above; pairs with ring_set_starved() and the
-     * publisher's membarrier. */
+    /* SYNC ring.starved: relaxed, ordered after the store of need by the barrier above; pairs with
+     * ring_set_starved() and the publisher's membarrier. */
     uint64_t starved = atomic_load_relaxed(&r->ring->starved);
     return starved != 0 && old < starved && starved <= need;
 }
@@ -69,8 +72,9 @@ uint64_t ring_reader_join(struct ring_reader *r, uint64_t want) {
     r->need = r->next; /* coming from "none": nobody waits for this first store */
     for (;;) {
         r->wake |= store_need(r, r->next);
-        /* SYNC reader.need / ring.low: with the fence in ring_reclaim(): either the publisher sees our need when it looks
-         * again after its fence, or we see the low that it stored before. */
+        /* SYNC reader.need / ring.low: with the fence in ring_reclaim(): either the publisher sees
+         * our need when it looks again after its fence, or we see the low that it stored before.
+         */
         fence_seq_cst();
         uint64_t low = load_low(r);
         if (low <= r->next)
@@ -85,7 +89,8 @@ static enum ring_take_result overrun(struct ring_reader *r, struct ring_sample *
     if (low <= r->next || low > SEQUENCE_END)
         return RING_BROKEN;
     if (holds_publisher_back(r)) {
-        /* SYNC ring.evicted: acquire pairs with store_evicted(), which came before the overwriting that we have seen. */
+        /* SYNC ring.evicted: acquire pairs with store_evicted(), which came before the overwriting
+         * that we have seen. */
         uint64_t bits = atomic_load_acquire(&r->ring->evicted[r->bit / 64]);
         if (!(bits >> (r->bit % 64) & 1))
             return RING_BROKEN; /* it passed a reliable reader without having evicted it */
@@ -98,7 +103,8 @@ static enum ring_take_result overrun(struct ring_reader *r, struct ring_sample *
 
 /* Metadata of the slot, each word once. Only to be believed after a later check of low. */
 static void load_meta(const struct slot *slot, uint64_t sequence, struct ring_sample *ret) {
-    /* relaxed: after the acquire load of seq, before the acquire fence that precedes the check of low */
+    /* relaxed: after the acquire load of seq, before the acquire fence that precedes the check of
+     * low */
     ret->sequence = sequence;
     ret->time_ns = atomic_load_relaxed(&slot->time_ns);
     ret->tag = atomic_load_relaxed(&slot->tag);
@@ -108,12 +114,14 @@ static void load_meta(const struct slot *slot, uint64_t sequence, struct ring_sa
 
 /* I4 c: what was copied is whole if low has not passed the sample meanwhile. */
 static bool still_there(const struct ring_reader *r) {
-    fence_acquire(); /* SYNC ring.low: orders the copies before this look at low; pairs with the fence in ring_reclaim() */
+    fence_acquire(); /* SYNC ring.low: orders the copies before this look at low; pairs with the
+                        fence in ring_reclaim() */
     return load_low(r) <= r->next;
 }
 
 /* 0: committed; else what to return. */
-static enum ring_take_result look(struct ring_reader *r, const struct slot *slot, struct ring_sample *ret) {
+static enum ring_take_result look(struct ring_reader *r, const struct slot *slot,
+                                  struct ring_sample *ret) {
     /* SYNC slot.seq: acquire pairs with the release in ring_commit(). */
     uint64_t seq = atomic_load_acquire(&slot->seq);
     if (likely(seq == r->next + 1))
@@ -131,20 +139,24 @@ static bool block_valid(const struct ring_reader *r, uint64_t block, uint64_t by
 
 static void unpin(struct ring_reader *r, uint32_t pin) {
     r->held &= ~(UINT64_C(1) << pin);
-    /* SYNC reader.pins: release pairs with the acquire in least_need_and_pins(): our reads of the block are over. */
+    /* SYNC reader.pins: release pairs with the acquire in least_need_and_pins(): our reads of the
+     * block are over. */
     atomic_store_release(reader_pin(r->entry, pin), 0);
 }
 
-/* A reliable reader: need <= s protects the sample; the pin is for the time after need has moved on. A plain store; if the
- * eviction bit is still clear after it, a publisher that evicts us from now on will see the pin (its membarrier). */
-static bool pin_reliable(struct ring_reader *r, const struct slot *slot, uint32_t pin, struct ring_sample *ret,
-                         uint64_t *block) {
-    /* SYNC reader.pins: relaxed, published by the release store of need; against eviction by the barrier below */
+/* A reliable reader: need <= s protects the sample; the pin is for the time after need has moved
+ * on. A plain store; if the eviction bit is still clear after it, a publisher that evicts us from
+ * now on will see the pin (its membarrier). */
+static bool pin_reliable(struct ring_reader *r, const struct slot *slot, uint32_t pin,
+                         struct ring_sample *ret, uint64_t *block) {
+    /* SYNC reader.pins: relaxed, published by the release store of need; against eviction by the
+     * barrier below */
     atomic_store_relaxed(reader_pin(r->entry, pin), r->next + 1);
     load_meta(slot, r->next, ret);
     *block = load_block(slot);
     settle_barrier(r);
-    /* SYNC ring.evicted: relaxed, ordered after the pin by the barrier above; pairs with store_evicted() + membarrier. */
+    /* SYNC ring.evicted: relaxed, ordered after the pin by the barrier above; pairs with
+     * store_evicted() + membarrier. */
     uint64_t bits = atomic_load_relaxed(&r->ring->evicted[r->bit / 64]);
     if (likely(!(bits >> (r->bit % 64) & 1)))
         return true;
@@ -152,19 +164,22 @@ static bool pin_reliable(struct ring_reader *r, const struct slot *slot, uint32_
     return false;
 }
 
-/* I4 b: pin, fence, copy the slot, check low. The index is taken before the check: after it, it may be another sample's. */
-static bool pin_lossy(struct ring_reader *r, const struct slot *slot, uint32_t pin, struct ring_sample *ret,
-                      uint64_t *block) {
+/* I4 b: pin, fence, copy the slot, check low. The index is taken before the check: after it, it
+ * may be another sample's. */
+static bool pin_lossy(struct ring_reader *r, const struct slot *slot, uint32_t pin,
+                      struct ring_sample *ret, uint64_t *block) {
     /* SYNC reader.pins: relaxed, the fence orders it before the look at low */
     atomic_store_relaxed(reader_pin(r->entry, pin), r->next + 1);
-    /* SYNC reader.pins / ring.low: with the fence in ring_reclaim(): either its look at the pins sees ours, or we see its low. */
+    /* SYNC reader.pins / ring.low: with the fence in ring_reclaim(): either its look at the pins
+     * sees ours, or we see its low. */
     fence_seq_cst();
     load_meta(slot, r->next, ret);
     *block = load_block(slot);
     return still_there(r);
 }
 
-static enum ring_take_result take_block(struct ring_reader *r, const struct slot *slot, struct ring_sample *ret) {
+static enum ring_take_result take_block(struct ring_reader *r, const struct slot *slot,
+                                        struct ring_sample *ret) {
     uint64_t free_pins = ~r->held & (r->pins < 64 ? (UINT64_C(1) << r->pins) - 1 : UINT64_MAX);
     if (free_pins == 0)
         return RING_NO_PIN;
@@ -203,7 +218,8 @@ enum ring_take_result ring_take(struct ring_reader *r, void *buffer, struct ring
     return RING_TAKEN;
 }
 
-enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room, struct ring_sample *ret) {
+enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room,
+                                struct ring_sample *ret) {
     const struct slot *slot = ring_slot(r->slots, &r->g, r->next);
     enum ring_take_result found = look(r, slot, ret);
     if (found != RING_TAKEN)
@@ -232,7 +248,8 @@ enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room
 }
 
 enum ring_take_result ring_skip_to_latest(struct ring_reader *r) {
-    /* SYNC ring.head: acquire pairs with the release in ring_finish(); a hint, we walk on while slots are committed. */
+    /* SYNC ring.head: acquire pairs with the release in ring_finish(); a hint, we walk on while
+     * slots are committed. */
     uint64_t end = max_u64(atomic_load_acquire(&r->ring->head), r->next);
     if (end > SEQUENCE_END)
         return RING_BROKEN;
@@ -243,7 +260,8 @@ enum ring_take_result ring_skip_to_latest(struct ring_reader *r) {
             break;
     }
     if (end == r->next)
-        return ring_reader_ready(r) ? RING_TAKEN : RING_NOTHING; /* ready: lapped, taking finds out */
+        return ring_reader_ready(r) ? RING_TAKEN
+                                    : RING_NOTHING; /* ready: lapped, taking finds out */
     r->next = end - 1;
     return RING_TAKEN;
 }
@@ -275,6 +293,6 @@ bool ring_sample_time(const struct ring_reader *r, uint64_t sequence, uint64_t *
     if (atomic_load_acquire(&slot->seq) != sequence + 1)
         return false;
     *ret = atomic_load_relaxed(&slot->time_ns); /* relaxed: checked by low below */
-    fence_acquire(); /* SYNC ring.low: as in still_there() */
+    fence_acquire();                            /* SYNC ring.low: as in still_there() */
     return load_low(r) <= sequence;
 }

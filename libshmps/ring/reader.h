@@ -1,9 +1,12 @@
-/* ring/reader.h - a subscriber's side of one ring: join, look, take, release. No system calls, no allocation.
+/* ring/reader.h - a subscriber's side of one ring: join, look, take, release. No system calls, no
+ * allocation.
  *
- * The publisher is untrusted: every word is loaded once and checked (I6). State is private to one thread.
+ * The publisher is untrusted: every word is loaded once and checked (I6). State is private to one
+ * thread.
  *
- * I4  a reader touches sample s only if  (a) reliable and its own need <= s, or  (b) it stored pin = s + 1, then a seq_cst
- *     fence, and then low <= s, or  (c) it copied relaxed words, then an acquire fence, and then low <= s still.
+ * I4  a reader touches sample s only if  (a) reliable and its own need <= s, or  (b) it stored pin
+ *     = s + 1, then a seq_cst fence, and then low <= s, or  (c) it copied relaxed words, then an
+ *     acquire fence, and then low <= s still.
  * I5  unpin and need are release stores. */
 #ifndef SHMPS_RING_READER_H
 #define SHMPS_RING_READER_H
@@ -25,9 +28,11 @@ struct ring_reader {
     uint16_t bit;                 /* of the evicted bits */
     uint8_t policy;               /* enum policy; POLICY_NONE: observer */
     uint8_t pins;                 /* granted */
-    bool fence;                   /* this process is not registered for membarrier: fence on its running side */
+    bool fence;                   /* this process is not registered for membarrier: fence on its
+                                     running side */
     bool evicted;                 /* seen its eviction bit: a lossy reader from now on */
-    bool wake;                    /* joining has made room that a starved publisher waits for: settle() tells */
+    bool wake;                    /* joining has made room that a starved publisher waits for:
+                                     settle() tells */
     uint64_t held;                /* bit i: pin word i is in use */
 };
 
@@ -47,32 +52,39 @@ struct ring_sample {
     uint32_t pin;      /* which hold to release; only when block != NULL */
 };
 
-/* Set up over a checked ring. entry NULL: observer. The start is chosen by one of the two below. */
-void ring_reader_init(struct ring_reader *r, const struct ring_header *ring, const struct ring_geometry *g,
-                      struct reader_entry *entry, enum policy policy, uint32_t pins, uint16_t bit, bool fence);
+/* Set up over a checked ring. entry NULL: observer. The start is chosen by one of the two
+ * below. */
+void ring_reader_init(struct ring_reader *r, const struct ring_header *ring,
+                      const struct ring_geometry *g,
+                      struct reader_entry *entry, enum policy policy, uint32_t pins, uint16_t bit,
+                      bool fence);
 
-/* A ring born after the subscription: its entry already says need = start (reliable). Begin there. */
+/* A ring born after the subscription: its entry already says need = start (reliable). Begin
+ * there. */
 void ring_reader_begin(struct ring_reader *r, uint64_t start);
 
-/* Join a running ring at `want` (or the oldest still there, if that is newer): I4 (a) for a reliable reader. Returns the sequence it
- * really begins at. */
+/* Join a running ring at `want` (or the oldest still there, if that is newer): I4 (a) for a
+ * reliable reader. Returns the sequence it really begins at. */
 uint64_t ring_reader_join(struct ring_reader *r, uint64_t want);
 
 /* Is something there to take (or to find lost)? One acquire load. */
 static inline bool ring_reader_ready(const struct ring_reader *r) {
     const struct slot *slot = ring_slot(r->slots, &r->g, r->next);
-    /* SYNC slot.seq: pairs with the release in ring_commit(); only a hint here, taking loads it again. */
+    /* SYNC slot.seq: pairs with the release in ring_commit(); only a hint here, taking loads it
+       again. */
     uint64_t seq = atomic_load_acquire(&slot->seq);
     return seq > r->next; /* s + 1, or of a later lap; sequences never wrap (SEQUENCE_END) */
 }
 
-/* Take the next sample. Inline payloads are copied into `buffer` (room for g.inline_bytes rounded up to 8). Blocks are pinned if a
- * pin is left, else NO_PIN and nothing has changed. A reliable reader's need is not stored yet: see ring_reader_settle(). */
+/* Take the next sample. Inline payloads are copied into `buffer` (room for g.inline_bytes rounded
+ * up to 8). Blocks are pinned if a pin is left, else NO_PIN and nothing has changed. A reliable
+ * reader's need is not stored yet: see ring_reader_settle(). */
 enum ring_take_result ring_take(struct ring_reader *r, void *buffer, struct ring_sample *ret);
 
-/* Copy the next sample, wherever it lies, into `buffer` of `room` bytes. If it is larger: NO_PIN with ret->bytes
- * set, and nothing has changed. Needs no pin (I4 c). */
-enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room, struct ring_sample *ret);
+/* Copy the next sample, wherever it lies, into `buffer` of `room` bytes. If it is larger: NO_PIN
+ * with ret->bytes set, and nothing has changed. Needs no pin (I4 c). */
+enum ring_take_result ring_read(struct ring_reader *r, void *buffer, size_t room,
+                                struct ring_sample *ret);
 
 /* Move `next` to the newest committed sample (latest). TAKEN: there is one to take; NOTHING. */
 enum ring_take_result ring_skip_to_latest(struct ring_reader *r);
@@ -80,14 +92,16 @@ enum ring_take_result ring_skip_to_latest(struct ring_reader *r);
 /* Give up the hold of a taken block. */
 void ring_release(struct ring_reader *r, uint32_t pin);
 
-/* Tell the publisher how far this reader is: store need = next. After taking, before sleeping. What is held stays
- * protected by its pin. true: a starved publisher waits for just this: add 1 to space (release) and wake it. */
+/* Tell the publisher how far this reader is: store need = next. After taking, before sleeping.
+ * What is held stays protected by its pin. true: a starved publisher waits for just this: add 1 to
+ * space (release) and wake it. */
 bool ring_reader_settle(struct ring_reader *r);
 
 /* Leave: need none, pins 0. Result as for settle. Nothing may be held any more. */
 bool ring_reader_leave(struct ring_reader *r);
 
-/* The time of a sample, if it is still there (checked as I4 c). For choosing and merging history. */
+/* The time of a sample, if it is still there (checked as I4 c). For choosing and merging
+ * history. */
 bool ring_sample_time(const struct ring_reader *r, uint64_t sequence, uint64_t *ret);
 
 #endif
