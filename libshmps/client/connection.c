@@ -228,9 +228,12 @@ void shmps_close(struct shmps *bus) {
         shmps_publisher_close(bus->publishers);
     scope_close(&bus->epoll);
     scope_close(&bus->stop_event);
-    scope_close(&bus->session);
-    if (!forked) /* a child never had it mapped */
+    if (forked) {
+        scope_close(&bus->session); /* the parent's goes on; nothing is mapped here */
+    } else {
+        session_drop(bus);
         segment_unmap(&bus->directory_map);
+    }
     pthread_mutex_destroy(&bus->lock);
     free(bus);
 }

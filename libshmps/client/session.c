@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define RECONNECT_PAUSE_NS UINT64_C(50000000)
 
@@ -58,6 +59,9 @@ int error_rebuilt(const struct shmps *bus) {
 }
 
 void session_drop(struct shmps *bus) {
+    /* Hung up for everyone: forked children and pending polls hold the same socket. */
+    if (bus->session >= 0)
+        shutdown(bus->session, SHUT_RDWR);
     scope_close(&bus->session);
     bus->session = -1;
 }
