@@ -16,6 +16,7 @@
 #define RESERVE 64        /* descriptors for everything but clients */
 #define IDLE_NS INT64_C(5000000000)
 #define BACK_OFF_NS INT64_C(100000000)
+#define LISTEN_NS UINT64_C(3000000000)
 
 struct server {
     struct bus *bus;
@@ -145,6 +146,19 @@ static uint64_t descriptors_for_clients(void) {
     return limit.rlim_cur >= 2 * RESERVE ? limit.rlim_cur - RESERVE : limit.rlim_cur / 2;
 }
 
+/* The kernel takes an io_uring apart some time after its process has died, and until then its polls
+ * keep the dead daemon's socket open. As we hold the instance's lock, that is who listens there - or
+ * a stranger, if he stays. */
+static int listen_patiently(struct server *server, bool system) {
+    uint64_t deadline = now_ns() + LISTEN_NS;
+    for (;;) {
+        int r = address_listen(server->path, system, &server->listener);
+        if (r != SHMPS_E_BUSY || now_ns() >= deadline)
+            return r;
+        nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+    }
+}
+
 static int open_descriptors(struct server *server, bool system) {
     struct loop *loop = server->bus->loop;
     server->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -156,7 +170,7 @@ static int open_descriptors(struct server *server, bool system) {
     if (r == 0)
         r = loop_add(loop, server->accept_timer, on_accept_timer, server, &server->accept_watch);
     if (r == 0)
-        r = address_listen(server->path, system, &server->listener);
+        r = listen_patiently(server, system);
     if (r == 0)
         r = loop_add(loop, server->listener, on_connect, server, &server->watch);
     return r;
