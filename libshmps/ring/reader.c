@@ -112,11 +112,23 @@ static void load_meta(const struct slot *slot, uint64_t sequence, struct ring_sa
     ret->block = NULL;
 }
 
-/* I4 c: what was copied is whole if low has not passed the sample meanwhile. */
-static bool still_there(const struct ring_reader *r) {
+/* I4 c: what was copied is whole if low has not passed the sample meanwhile. Or I4 a: low may pass
+ * a need that a publisher with an old roster has not seen, but nothing is written there: after its
+ * fence it finds that the roster has changed. Unless it has evicted us. */
+static bool is_whole(const struct ring_reader *r, uint64_t sequence) {
     fence_acquire(); /* SYNC ring.low: orders the copies before this look at low; pairs with the
-                        fence in ring_reclaim() */
-    return load_low(r) <= r->next;
+                      * fence in ring_reclaim() */
+    if (likely(load_low(r) <= sequence))
+        return true;
+    if (!holds_publisher_back(r) || sequence < r->need)
+        return false;
+    /* SYNC ring.evicted: acquire pairs with store_evicted(), which comes before the overwriting. */
+    uint64_t bits = atomic_load_acquire(&r->ring->evicted[r->bit / 64]);
+    return !(bits >> (r->bit % 64) & 1);
+}
+
+static bool still_there(const struct ring_reader *r) {
+    return is_whole(r, r->next);
 }
 
 /* 0: committed; else what to return. */
@@ -293,6 +305,5 @@ bool ring_sample_time(const struct ring_reader *r, uint64_t sequence, uint64_t *
     if (atomic_load_acquire(&slot->seq) != sequence + 1)
         return false;
     *ret = atomic_load_relaxed(&slot->time_ns); /* relaxed: checked by low below */
-    fence_acquire();                            /* SYNC ring.low: as in still_there() */
-    return load_low(r) <= sequence;
+    return is_whole(r, sequence);
 }
