@@ -253,7 +253,7 @@ static inline uint64_t rig_publish(struct rig *rig, uint64_t n) {
 }
 
 /* Is this sample what was published under its sequence? `data`: where it lies. */
-static inline bool is_whole(const struct rig *rig, const struct ring_sample *s, const void *data) {
+static inline bool is_as_sent(const struct rig *rig, const struct ring_sample *s, const void *data) {
     return s->bytes == size_of(&rig->g, s->sequence) && s->tag == ~s->sequence &&
            s->time_ns == s->sequence + 1000 && is_filled(data, s->bytes, s->sequence);
 }
@@ -268,7 +268,7 @@ static inline enum ring_take_result take_one(const struct rig *rig, struct ring_
         result = ring_read(r, buffer, sizeof(buffer), s);
     if (result == RING_TAKEN) {
         assert_int_equal(s->sequence, next);
-        assert_true(is_whole(rig, s, s->block != NULL ? s->block : buffer));
+        assert_true(is_as_sent(rig, s, s->block != NULL ? s->block : buffer));
         if (s->block != NULL)
             ring_release(r, s->pin);
     }

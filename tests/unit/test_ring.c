@@ -170,7 +170,7 @@ static void test_eviction_ends_the_waiting(void **state) {
         assert_int_equal(rig_publish(&rig, 1), 1);
         assert_int_equal(take_all(&rig, &other, &lost), 1);
         assert_int_equal(lost, 0);
-        assert_true(is_whole(&rig, &held, held.block)); /* its pin still does */
+        assert_true(is_as_sent(&rig, &held, held.block)); /* its pin still does */
         rig_check(&rig);
     }
     assert_false(laggard.evicted);
@@ -299,7 +299,7 @@ static void test_a_held_block_is_never_reused(void **state) {
                 }
             }
             for (uint32_t k = 0; k < n; k++)
-                assert_true(is_whole(&rig, &held[k], held[k].block));
+                assert_true(is_as_sent(&rig, &held[k], held[k].block));
             rig_check(&rig);
         }
         assert_int_equal(n, 23);
@@ -335,7 +335,7 @@ static void test_a_pin_outlives_the_need(void **state) {
             assert_int_equal(rig_publish(&rig, 1), 1);
             received += take_all(&rig, &reliable, &lost); /* by copies: its one pin is in use */
             assert_int_equal(lost, 0);
-            assert_true(is_whole(&rig, &held, held.block));
+            assert_true(is_as_sent(&rig, &held, held.block));
         }
         assert_int_equal(received, rig.p.head);
         assert_int_equal(rig.p.n_aside, 1);
@@ -500,7 +500,7 @@ static void take_and_hold(const struct rig *rig, struct model *m, uint64_t *rand
                 (result == RING_OVERRUN && m->r.policy == POLICY_LOSSY));
     if (result == RING_TAKEN) {
         m->received++;
-        assert_true(is_whole(rig, &s, s.block != NULL ? s.block : buffer));
+        assert_true(is_as_sent(rig, &s, s.block != NULL ? s.block : buffer));
         assert_int_equal(m->r.next, m->from + m->received + m->lost);
         if (s.block != NULL)
             m->held[m->n_held++] = s;
@@ -541,7 +541,7 @@ static void random_run(uint64_t seed, int steps) {
             let_go(m, &random);
         for (uint32_t i = 0; i < n; i++)
             for (uint32_t k = 0; k < models[i].n_held; k++)
-                assert_true(is_whole(&rig, &models[i].held[k], models[i].held[k].block));
+                assert_true(is_as_sent(&rig, &models[i].held[k], models[i].held[k].block));
         rig_check(&rig);
     }
     for (uint32_t i = 0; i < n; i++) {
