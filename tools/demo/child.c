@@ -189,8 +189,10 @@ int child_main(enum role role, int report_fd, const char *record_path) {
     struct child child = {.role = role, .report_fd = report_fd};
     struct report done = {.kind = REPORT_DONE};
     struct sigaction action = {.sa_handler = on_terminate};
-    char heading[64];
+    char heading[64], name[16];
 
+    snprintf(name, sizeof(name), "demo-%s", role_names[role]);
+    prctl(PR_SET_NAME, name);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* whatever ends the orchestrator, nobody is left behind */
     sigaction(SIGTERM, &action, NULL);
     child.tallies = calloc(DEMO_TOPICS_MAX, sizeof(*child.tallies));
