@@ -253,7 +253,8 @@ static inline uint64_t rig_publish(struct rig *rig, uint64_t n) {
 }
 
 /* Is this sample what was published under its sequence? `data`: where it lies. */
-static inline bool is_as_sent(const struct rig *rig, const struct ring_sample *s, const void *data) {
+static inline bool is_as_sent(const struct rig *rig, const struct ring_sample *s,
+                              const void *data) {
     return s->bytes == size_of(&rig->g, s->sequence) && s->tag == ~s->sequence &&
            s->time_ns == s->sequence + 1000 && is_filled(data, s->bytes, s->sequence);
 }
