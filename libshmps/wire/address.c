@@ -7,9 +7,11 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -113,6 +115,21 @@ static int connect_socket(int fd, const struct sockaddr_un *address) {
     return r;
 }
 
+/* Whether the process that called listen() lives. A killed daemon's socket can outlive it and go on
+ * taking connections: what its io_uring holds is let go by a kernel thread, in its own time (seen:
+ * more than half a second on a busy machine). */
+static bool listener_lives(int fd) {
+    struct ucred peer;
+    socklen_t bytes = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) < 0 || peer.pid <= 0)
+        return true; /* not to be told: in another pid namespace */
+    _cleanup_close_ int process = pidfd_open(peer.pid, 0);
+    if (process < 0)
+        return errno != ESRCH;
+    struct pollfd ended = { .fd = process, .events = POLLIN };
+    return poll(&ended, 1, 0) == 0;
+}
+
 /* A user's bus is served by that user. Between the look at a directory that did not exist yet
  * and the connect, somebody else may have made it in /tmp; who listens cannot lie about who he
  * is. */
@@ -147,6 +164,9 @@ int address_connect(const char *path, int *ret_fd) {
     r = check_listener(fd, path);
     if (r < 0)
         return r;
+    if (!listener_lives(fd))
+        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd, which listened on %s, has ended; start "
+                           "one: pubsubd", path);
     *ret_fd = steal_fd(&fd);
     return 0;
 }
@@ -165,7 +185,8 @@ static int remove_dead_socket(const struct sockaddr_un *address) {
     _cleanup_close_ int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe < 0)
         return error_system(errno, "cannot make a socket");
-    if (connect_socket(probe, address) == 0 || errno == EAGAIN)
+    bool connected = connect_socket(probe, address) == 0;
+    if ((connected && listener_lives(probe)) || (!connected && errno == EAGAIN))
         return error_raise(SHMPS_E_BUSY,
                            "another process listens on %s; stop it or choose another path", path);
     if (unlink(path) < 0 && errno != ENOENT)
