@@ -138,15 +138,19 @@ void subscription_close(struct bus *bus, struct subscription *s, bool dead) {
         struct topic *topic = bus->topics[i];
         if (!concerns(s, topic))
             continue;
-        if (s->info.exact)
-            topic->exact--;
-        if (roster_unseat(bus, topic, s, dead)) {
+        topic->exact -= s->info.exact;
+        if (roster_unseat(bus, topic, s, dead))
             topic_write(bus, topic);
-            bus_changed(bus, topic);
-        }
-        ring_collect(bus, topic); /* it may have been the last that had not drained a ring */
     }
     directory_subscription_write(&bus->directory, s->index, &nothing, NULL);
     bus->subscriptions[s->index] = NULL;
+    for (uint32_t i = 0; i < bus->topics_end; i++) {
+        struct topic *topic = bus->topics[i];
+        if (!concerns(s, topic))
+            continue;
+        bus_changed(bus, topic);
+        ring_collect(bus, topic); /* it may have been the last that had not drained a ring */
+    }
+    bus_changed(bus, NULL); /* also one that concerns no topic has gone */
     free(s);
 }
