@@ -265,7 +265,7 @@ int directory_attach(struct directory *ret, void *base, uint64_t mapped_bytes) {
                            mapped_bytes);
     }
     copy_out_relaxed(instance, header->instance, sizeof(instance));
-    if (memchr(instance, '\0', INSTANCE_BYTES) == NULL || !instance_name_valid(instance)) {
+    if (!instance_name_valid(instance)) { /* looks at INSTANCE_BYTES at most */
         return error_raise(SHMPS_E_CORRUPT,
                            "the directory names no instance: it is damaged, and not used");
     }
