@@ -146,9 +146,9 @@ static uint64_t descriptors_for_clients(void) {
     return limit.rlim_cur >= 2 * RESERVE ? limit.rlim_cur - RESERVE : limit.rlim_cur / 2;
 }
 
-/* The kernel takes an io_uring apart some time after its process has died, and until then its polls
- * keep the dead daemon's socket open. As we hold the instance's lock, that is who listens there - or
- * a stranger, if he stays. */
+/* The kernel takes an io_uring apart some time after its process has died, and until then its
+ * polls keep the dead daemon's socket open. As we hold the instance's lock, that is who
+ * listens there - or a stranger, if he stays. */
 static int listen_patiently(struct server *server, bool system) {
     uint64_t deadline = now_ns() + LISTEN_NS;
     for (;;) {
