@@ -8,6 +8,7 @@
 #include <shmps/error.h>
 
 #include <pthread.h>
+#include <sched.h>
 
 static const uint64_t boot[2] = { 1, 2 };
 
@@ -348,6 +349,15 @@ static void another_text_frees_the_record_in_between(void **state) {
 
 #define MOVES 50
 #define RESTLESS 400000
+#define PATIENCE 100000000
+
+/* Read at least RESTLESS times, and on until the record has moved MOVES times. Now and then the
+ * writer gets the processor, if there is only one, or a checker that runs one thread at a time. */
+static bool read_on(int reads, unsigned moves) {
+    if (reads % 4096 == 0)
+        sched_yield();
+    return reads < RESTLESS || (moves < MOVES && reads < PATIENCE);
+}
 
 struct race {
     struct directory d;
@@ -381,7 +391,7 @@ static void a_reader_never_sees_a_torn_record(void **state) {
     struct ring_info info;
     unsigned torn = 0, back = 0, moves = 0;
     assert_int_equal(pthread_create(&writer, NULL, write_rings, &race), 0);
-    for (int i = 0; i < RESTLESS || (moves < MOVES && i < 1000 * RESTLESS); i++) {
+    for (int i = 0; read_on(i, moves); i++) {
         if (!directory_ring(&race.d, 0, &info))
             continue;
         memcpy(words, &info, sizeof(words));
@@ -421,7 +431,7 @@ static void a_reader_never_sees_the_name_of_another_topic(void **state) {
     unsigned wrong = 0, moves = 0;
     uint64_t last = 0;
     assert_int_equal(pthread_create(&writer, NULL, write_topics, &race), 0);
-    for (int i = 0; i < RESTLESS || (moves < MOVES && i < 1000 * RESTLESS); i++) {
+    for (int i = 0; read_on(i, moves); i++) {
         struct topic_info info;
         char name[TOPIC_NAME_BYTES];
         if (!directory_topic(&race.d, 0, &info, name) || info.live == 0)

@@ -193,7 +193,7 @@ static void in_a_small_file_system(void *argument, struct report *report) {
     uint64_t free_bytes = 0, total = 0;
     int a = -1, b = -1;
     if ((unshare(CLONE_NEWNS) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) ||
-        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/", "", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("none", "/dev/shm", "tmpfs", 0, "size=1m") < 0)
         return;
     report->values[0] = 1;
