@@ -231,15 +231,20 @@ static bool find_cells(struct bus *bus, const struct topic *topic, const struct 
     return false;
 }
 
+/* A publisher that sees the newcomer may publish for him at once, before he has joined by himself:
+ * so his entries say that he needs what comes from now on. */
 static int reset_entries(struct bus *bus, const struct topic *topic, const struct page *page,
                          uint32_t cell, uint32_t pins) {
     for (const struct ring *ring = topic->rings; ring != NULL; ring = ring->next) {
         struct segment_map map;
-        int r = roster_map_readers(bus, ring, page->index, &map);
+        uint64_t need = NEED_NONE;
+        int r = ring->info.state == RING_LIVE ? ring_end(bus, ring, &need) : 0;
+        if (r == 0)
+            r = roster_map_readers(bus, ring, page->index, &map);
         if (r < 0)
             return r;
         struct readers_segment *readers = map.base;
-        reader_entry_reset(&readers->entries[cell], pins, NEED_NONE);
+        reader_entry_reset(&readers->entries[cell], pins, need);
         segment_unmap(&map);
     }
     return 0;

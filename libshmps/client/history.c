@@ -13,6 +13,17 @@ static void look_back(struct choice *c) {
               ring_sample_time(&c->view->reader, c->begin - 1, &c->time);
 }
 
+/* The end of history: pubsubd has stored in our entry where the ring ended when it gave us the
+ * seat. Whoever saw us there may have published for us since. */
+static uint64_t history_end(const struct ring_view *view) {
+    uint64_t end = ring_committed_end(view->reader.ring, &view->reader.g);
+    if (!view->reader.entry)
+        return end;
+    /* relaxed: our own entry; pubsubd wrote it before it told us of it */
+    uint64_t seated = atomic_load_relaxed(&view->reader.entry->need);
+    return seated >= view->reader.g.start ? min_u64(seated, end) : end;
+}
+
 static void join_at(struct shmps_subscriber *sub, struct ring_view *view, uint64_t begin,
                     uint64_t end) {
     ring_reader_join(&view->reader, begin);
@@ -20,6 +31,10 @@ static void join_at(struct shmps_subscriber *sub, struct ring_view *view, uint64
     view->history_end = end;
     if (view->reader.next < end)
         sub->history = true;
+    if (view->reader.next > end && sub->policy == POLICY_LOSSY) { /* a whole lap since */
+        view->lost = view->reader.next - end;
+        sub->lost += view->lost;
+    }
     if (ring_reader_settle(&view->reader))
         wake_space(view);
 }
@@ -32,7 +47,7 @@ static uint32_t unjoined(struct shmps_subscriber *sub, const struct topic_view *
         if (view->topic != topic || view->joined)
             continue;
         if (choices) {
-            uint64_t end = ring_committed_end(view->reader.ring, &view->reader.g);
+            uint64_t end = history_end(view);
             choices[n] = (struct choice){ .view = view, .end = end, .begin = end };
             look_back(&choices[n]);
         }

@@ -69,7 +69,9 @@ uint64_t ring_reader_join(struct ring_reader *r, uint64_t want) {
         store_need(r, r->next);
         return r->next;
     }
-    r->need = r->next; /* coming from "none": nobody waits for this first store */
+    /* What pubsubd has stored for us, unless it is "none": the publisher may be waiting for more.
+     * relaxed: our own entry, which pubsubd wrote before it told us of it */
+    r->need = min_u64(atomic_load_relaxed(&r->entry->need), r->next);
     for (;;) {
         r->wake |= store_need(r, r->next);
         /* SYNC reader.need / ring.low: with the fence in ring_reclaim(): either the publisher sees
