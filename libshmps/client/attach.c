@@ -95,8 +95,8 @@ bool find_seat(const struct directory *d, uint32_t first_page, uint32_t subscrip
                                   .bit = (uint16_t)(ordinal * 64 + cell) };
             return true;
         }
-        page = atomic_load_acquire(
-            &p->next); /* SYNC page.next: pairs with the release when a page is linked */
+        /* SYNC page.next: pairs with the release when a page is linked */
+        page = atomic_load_acquire(&p->next);
     }
     return false;
 }

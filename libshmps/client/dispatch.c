@@ -122,8 +122,8 @@ static void *run(void *arg) {
     struct shmps *bus = arg;
     /* An error about one ring or a lack of memory has been reported by nobody: there is nobody to
      * tell; go on. */
-    while (!atomic_load_acquire(
-        &bus->loop.stop)) /* SYNC loop.stop: pairs with the release in shmps_loop_stop() */
+    /* SYNC loop.stop: pairs with the release in shmps_loop_stop() */
+    while (!atomic_load_acquire(&bus->loop.stop))
         dispatch(bus, SHMPS_FOREVER);
     return NULL;
 }

@@ -107,9 +107,8 @@ static int list_subscribers(struct shmps_publisher *pub, struct peers *list) {
             if (r < 0)
                 return r;
         }
-        page = atomic_load_acquire(
-            &d->pages[page]
-                 .next); /* SYNC page.next: pairs with the release when a page is linked */
+        /* SYNC page.next: pairs with the release when a page is linked */
+        page = atomic_load_acquire(&d->pages[page].next);
     }
     return 0;
 }
@@ -143,8 +142,8 @@ int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
         if (next_event(&pub->presence, ret) == 0)
             return 0;
         struct peers list = { .n = 0 };
-        uint32_t seen = atomic_load_acquire(
-            pub->ring.generation); /* SYNC topic.generation: before the list is read */
+        /* SYNC topic.generation: before the list is read */
+        uint32_t seen = atomic_load_acquire(pub->ring.generation);
         int r = list_subscribers(pub, &list);
         if (r < 0) {
             free(list.items);
@@ -167,8 +166,8 @@ int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, in
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         struct topic_info info;
-        uint32_t seen = atomic_load_acquire(
-            pub->ring.generation); /* SYNC topic.generation: before the count is read */
+        /* SYNC topic.generation: before the count is read */
+        uint32_t seen = atomic_load_acquire(pub->ring.generation);
         if (directory_topic(&pub->bus->directory, pub->topic, &info, NULL) &&
             info.subscribers >= n)
             return 0;
@@ -196,8 +195,8 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
         if (next_event(&sub->presence, ret) == 0)
             return 0;
         struct peers list = { .n = 0 };
-        uint32_t seen = atomic_load_acquire(
-            sub->generation); /* SYNC topic.generation: before the list is read */
+        /* SYNC topic.generation: before the list is read */
+        uint32_t seen = atomic_load_acquire(sub->generation);
         int r = follow_new_topics(sub);
         if (r == 0)
             r = list_publishers(sub, &list);
@@ -223,8 +222,8 @@ int shmps_subscriber_wait_publishers(struct shmps_subscriber *sub, uint32_t n,
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         uint32_t found = 0;
-        uint32_t seen = atomic_load_acquire(
-            sub->generation); /* SYNC topic.generation: before the counts are read */
+        /* SYNC topic.generation: before the counts are read */
+        uint32_t seen = atomic_load_acquire(sub->generation);
         int r = follow_new_topics(sub);
         if (r < 0)
             return r;

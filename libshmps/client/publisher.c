@@ -48,8 +48,8 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
                         directory_topic_generation(&bus->directory, pub->topic), memory);
     pub->ring.bytes = bytes_before;
     pub->ring.readers = pub->readers;
-    pub->ring.generation_seen = atomic_load_relaxed(pub->ring.generation) -
-                                1; /* relaxed: stale, on purpose */
+    /* relaxed: stale, on purpose */
+    pub->ring.generation_seen = atomic_load_relaxed(pub->ring.generation) - 1;
     return 0;
 }
 

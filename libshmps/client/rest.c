@@ -57,8 +57,8 @@ static bool words_room(struct shmps_subscriber *sub) {
 
 /* armed = max(armed, bell). */
 static void arm(struct readers_segment *group, uint64_t bell) {
-    uint64_t armed = atomic_load_relaxed(
-        &group->armed); /* relaxed: only the start of the CAS loop */
+    /* relaxed: only the start of the CAS loop */
+    uint64_t armed = atomic_load_relaxed(&group->armed);
     /* SYNC readers.armed: a relaxed CAS; the caller's barrier orders it before its second look at
      * the slots; pairs with the load after the commit in ring_finish(). */
     while (armed < bell && !atomic_cas_relaxed(&group->armed, &armed, bell)) {}

@@ -57,8 +57,8 @@ static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_
         return r;
     /* relaxed: fixed before the page was linked, seen through the acquire that led here */
     uint32_t ordinal = atomic_load_relaxed(&p->ordinal) % TOPIC_PAGES_MAX;
-    if (atomic_load_relaxed(&p->first) == page &&
-        pub->ring.n_groups < TOPIC_PAGES_MAX) { /* relaxed: as above */
+    /* relaxed: as above */
+    if (atomic_load_relaxed(&p->first) == page && pub->ring.n_groups < TOPIC_PAGES_MAX) {
         pub->groups[pub->ring.n_groups] = (struct ring_group_ref){ .armed = &readers->armed };
         pub->spaces[pub->ring.n_groups++] = &readers->space;
     }
@@ -72,8 +72,8 @@ static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_
             r = add_reader(pub, &readers->entries[i], cell, (uint16_t)(ordinal * 64 + i),
                            pins_left);
     }
-    *ret_next = atomic_load_acquire(
-        &p->next); /* SYNC page.next: pairs with the release when a page is linked */
+    /* SYNC page.next: pairs with the release when a page is linked */
+    *ret_next = atomic_load_acquire(&p->next);
     return r;
 }
 

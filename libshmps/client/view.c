@@ -239,9 +239,9 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
                            "pubsubd no longer knows this subscriber of \"%s\"; open it anew",
                            sub->filter);
     do {
-        g = atomic_load_acquire(
-            sub->generation); /* SYNC topic.generation: as in subscriber_stale(); lists between two
-                                 equal loads are whole */
+        /* SYNC topic.generation: as in subscriber_stale(); lists between two equal loads are
+         * whole */
+        g = atomic_load_acquire(sub->generation);
         r = follow(sub);
     } while (atomic_load_acquire(sub->generation) != g); /* SYNC topic.generation: as above */
     for (uint32_t i = 0; i < sub->n_rings;) {

@@ -230,8 +230,8 @@ bool ring_finish(struct ring_publisher *p) {
         fence_seq_cst();
     bool rung = false;
     for (uint32_t i = 0; i < p->n_groups; i++)
-        rung |= atomic_load_relaxed(p->groups[i].armed) ==
-                p->bell; /* relaxed: ordered as said above */
+        /* relaxed: ordered as said above */
+        rung |= atomic_load_relaxed(p->groups[i].armed) == p->bell;
     if (likely(!rung))
         return false;
     tell(p);

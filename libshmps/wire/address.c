@@ -115,9 +115,9 @@ static int connect_socket(int fd, const struct sockaddr_un *address) {
     return r;
 }
 
-/* Whether the process that called listen() lives. A killed daemon's socket can outlive it and go on
- * taking connections: what its io_uring holds is let go by a kernel thread, in its own time (seen:
- * more than half a second on a busy machine). */
+/* Whether the process that called listen() lives. A killed daemon's socket can outlive it and go
+ * on taking connections: what its io_uring holds is let go by a kernel thread, in its own time
+ * (seen: more than half a second on a busy machine). */
 static bool listener_lives(int fd) {
     struct ucred peer;
     socklen_t bytes = sizeof(peer);
