@@ -58,7 +58,8 @@ pid_t daemon_pid(void); /* 0: none was started */
 /* ---- results of the library */
 
 /* Assert a result; otherwise the whole story is told. */
-#define assert_result(call, expected) assert_result_at(#call, (call), (expected), __FILE__, __LINE__)
+#define assert_result(call, expected) \
+    assert_result_at(#call, (call), (expected), __FILE__, __LINE__)
 #define assert_ok(call) assert_result(call, 0)
 void assert_result_at(const char *call, int result, int expected, const char *file, int line);
 
