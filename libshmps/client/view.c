@@ -103,8 +103,9 @@ static int add_view(struct shmps_subscriber *sub, struct ring_view *view) {
 static int attach(struct shmps_subscriber *sub, struct topic_view *topic,
                   const struct ring_info *info) {
     bool born_after = info->serial > sub->serial;
-    if (!born_after && info->state == RING_RETIRED && sub->history_samples == 0)
-        return 0; /* nothing in it is for us */
+    if (!born_after && info->state == RING_RETIRED && sub->history_samples == 0 &&
+        sub->policy == POLICY_NONE)
+        return 0; /* nothing in it is for an observer; ours may have ended after we got our seat */
     struct ring_view *view = calloc(1, sizeof *view);
     if (!view)
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for a ring");
