@@ -107,6 +107,7 @@ bool bare_measure(const struct bench *b, enum bare last, double ret[BARE_COUNT])
         kill(-pid, SIGKILL); /* its own forked half spins or sleeps for ever otherwise */
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
+        while (waitpid(-pid, NULL, 0) > 0) {} /* that half is ours to bury now: see main() */
     }
     close(held);
     close(terminal);

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -226,9 +227,10 @@ static void idle_rows(const struct bench *b) {
     progress(b->repetitions - 1, b, "idle daemon");
     if (!idle_measure(b, b->quick ? 1 : 5, &idle))
         return;
-    row_add(&rows[IDLE_WAKEUPS], idle.wakeups, 0);
-    row_add(&rows[IDLE_CPU], idle.cpu_ns, 0);
-    row_add(&rows[IDLE_RESIDENT], idle.resident_mib, 0);
+    const double figures[] = { idle.wakeups, idle.cpu_ns, idle.resident_mib };
+    for (enum row_id id = IDLE_WAKEUPS; id <= IDLE_RESIDENT; id++)
+        if (wanted(b, id))
+            row_add(&rows[id], figures[id - IDLE_WAKEUPS], 0);
 }
 
 static void run(const struct bench *b) {
@@ -319,6 +321,7 @@ int main(int argc, char **argv) {
         return done - 1;
     if (!find_programs(&b))
         return 1;
+    prctl(PR_SET_CHILD_SUBREAPER, 1L); /* shmps-limits forks, and is stopped half-way */
     bool started = daemon_start(&b);
     if (started)
         run(&b);
