@@ -1,5 +1,6 @@
 /* What a publisher and a subscriber can ask for: batches, tags, times, history, copies, observing,
- * waiting for room. With a real daemon; both sides mostly in one process, as their order matters. */
+ * waiting for room. With a real daemon; both sides mostly in one process, as their order
+ * matters. */
 #include "../harness.h"
 
 #include <time.h>
@@ -58,7 +59,8 @@ static void test_publishing_in_batches(void **state) {
     batch_of(messages, bodies, 10);
     assert_result(shmps_publish_batch(pub, messages, 7, SHMPS_EXACTLY, 0, &done), SHMPS_FULL);
     assert_int_equal(done, 0); /* all or none */
-    assert_result(shmps_publish_batch(pub, messages, 7, SHMPS_EXACTLY, 1000000, &done), SHMPS_FULL);
+    assert_result(shmps_publish_batch(pub, messages, 7, SHMPS_EXACTLY, 1000000, &done),
+                  SHMPS_FULL);
     assert_ok(shmps_publish_batch(pub, messages, 7, SHMPS_UP_TO, 0, &done));
     assert_int_equal(done, 6); /* as many as there is room for */
     assert_result(shmps_publish_batch(pub, messages, 7, SHMPS_UP_TO, 0, &done), SHMPS_FULL);
