@@ -16,7 +16,13 @@ static const char *policy_name(uint32_t policy) {
 static const char *ring_state_name(const struct view_ring *ring) {
     if (ring->trouble)
         return "unreadable";
-    return ring->info.state == RING_LIVE ? "live" : "retired";
+    if (ring->info.state != RING_LIVE)
+        return "retired";
+    return view_owner_alive(&ring->info.owner) ? "live" : "dead";
+}
+
+static const char *subscriber_state_name(const struct view_subscriber *subscriber) {
+    return view_owner_alive(&subscriber->info.owner) ? "live" : "dead";
 }
 
 /* How many samples of a ring a subscriber has still to read. */
@@ -89,6 +95,7 @@ static struct json_object *subscriber_json(const struct view_topic *topic,
     add_owner(o, &subscriber->info.owner);
     json_object_object_add(o, "id", number(subscriber->info.serial));
     json_object_object_add(o, "policy", json_object_new_string(policy_name(subscriber->policy)));
+    json_object_object_add(o, "state", json_object_new_string(subscriber_state_name(subscriber)));
     json_object_object_add(o, "filter", json_text(subscriber->filter));
     json_object_object_add(o, "history", number(subscriber->info.history));
     json_object_object_add(o, "pins_wanted", number(subscriber->info.pins));
@@ -187,7 +194,8 @@ static void print_subscribers(const struct view_topic *topic) {
             add_number(&table, readable, cursor->next);
             add_number(&table, readable, readable ? cursor_lag(cursor, ring) : 0);
             table_add(&table, "%u/%u", cursor->held, subscriber->pins);
-            table_add(&table, "%s", cursor->evicted ? "evicted" : readable ? "reading" : "-");
+            table_add(&table, "%s",
+                      cursor->evicted ? "evicted" : subscriber_state_name(subscriber));
             table_add(&table, "%s", filter[0] ? filter : "-");
         }
         free(filter);
@@ -204,7 +212,7 @@ static void print_text(const struct view_topic *topic) {
     printf("age       %.1f s\n", (double)age / 1e9);
     printf("messages  %llu of %llu bytes in all\n", (unsigned long long)topic->messages,
            (unsigned long long)topic->bytes);
-    printf("memory    %s: %u rings, %u readers segments\n", memory, topic->n_rings,
+    printf("memory    %s (rings: %u, readers segments: %u)\n", memory, topic->n_rings,
            topic->n_rings * topic->n_pages);
     printf("refused   %llu\n", (unsigned long long)topic->info.refused);
     printf("\npublishers: %u\n", topic->info.publishers);

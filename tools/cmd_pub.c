@@ -90,7 +90,7 @@ static ssize_t read_input(struct pub *pub, char *buffer, size_t bytes) {
         int64_t slice = interrupt_slice(pub->start_ns, pub->args->timeout_ns);
         /* without a timeout there is nothing to look at before something comes */
         int wait_ms = pub->args->timeout_ns ? (int)(slice / 1000000) + 1 : -1;
-        if (poll(fds, 2, wait_ms) <= 0 || fds[1].revents)
+        if (poll(fds, 2, wait_ms) <= 0 || interrupt_signal())
             continue;
         ssize_t n = read(STDIN_FILENO, buffer, bytes);
         if (n >= 0)

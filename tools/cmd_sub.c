@@ -67,16 +67,16 @@ static void note_loss(struct sub *sub, const struct shmps_sample *sample) {
            (unsigned long long)sample->lost, (unsigned long long)sample->publisher);
 }
 
-/* Flush what was printed. false: it is time to end. */
+/* Flush what was printed since errno was set to 0. false: it is time to end. */
 static bool flush(struct sub *sub) {
-    errno = 0;
-    if (fflush(stdout) == 0)
+    if (fflush(stdout) == 0 && !ferror(stdout))
         return true;
     sub->reader_gone = errno == EPIPE;
     if (!sub->reader_gone) {
         report("cannot write to stdout: %s", strerror(errno));
         sub->code = EXIT_ERROR;
     }
+    clearerr(stdout); /* it is dealt with */
     return false;
 }
 
@@ -101,17 +101,20 @@ static int take_one(struct sub *sub, struct shmps_subscriber *subscriber) {
     }
     if (r == SHMPS_EMPTY)
         return r;
+    bool lost_only = r == SHMPS_LOST;
     note_loss(sub, &sample);
+    errno = 0;
     if (sub->args->json)
-        print_json(&sample, r == SHMPS_LOST);
-    if (r == SHMPS_LOST)
-        return flush(sub) ? 0 : SHMPS_E_STATE;
-    if (!sub->args->json)
+        print_json(&sample, lost_only);
+    else if (!lost_only)
         print_plain(sub, &sample);
-    sub->messages++;
-    sub->bytes += sample.bytes;
-    shmps_release(subscriber, &sample);
-    return flush(sub) ? 0 : SHMPS_E_STATE;
+    bool flushed = flush(sub);
+    if (!lost_only) {
+        sub->messages++;
+        sub->bytes += sample.bytes;
+        shmps_release(subscriber, &sample);
+    }
+    return flushed ? 0 : SHMPS_E_STATE;
 }
 
 /* Take until there is nothing more. 0, or < 0: it is time to end. */

@@ -222,11 +222,12 @@ enum exit_code report_error(int error, const char *format, ...) {
     }
 }
 
-bool flush_output(void) {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+/* Write out what stdout holds. That nobody reads it any more is no error. */
+static bool flush_output(void) {
+    errno = 0;
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || errno == EPIPE)
         return true;
-    if (errno != EPIPE)
-        report("cannot write to stdout: %s", strerror(errno));
+    report("cannot write to stdout: %s", errno ? strerror(errno) : "an earlier write failed");
     return false;
 }
 
@@ -285,7 +286,7 @@ int main(int argc, char **argv) {
             print_verb(verb);
         code = args.help ? EXIT_DONE : verb->run(&args);
     }
-    if (!flush_output() && code == EXIT_DONE)
+    if (code == EXIT_DONE && !flush_output())
         code = EXIT_ERROR;
     return (int)code;
 }

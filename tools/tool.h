@@ -77,10 +77,6 @@ __attribute__((format(printf, 2, 3))) enum exit_code usage_error(const char *ver
 __attribute__((format(printf, 2, 3))) enum exit_code report_error(int error, const char *format,
                                                                   ...);
 
-/* Write out what stdout holds. false: that is impossible, and why was reported - but not that
- * nobody reads any more, which is no news. */
-bool flush_output(void);
-
 /* There is nothing useful left to do. */
 __attribute__((noreturn)) void out_of_memory(void);
 

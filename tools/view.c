@@ -14,6 +14,7 @@
 
 /* Looks at lists that the daemon is changing; whoever finds them broken as often, believes it. */
 #define LOOKS_MAX 16
+#define LOOK_AGAIN_NS 1000000
 
 static void *zeroed(size_t n, size_t bytes) {
     void *p = calloc(n > 0 ? n : 1, bytes);
@@ -40,6 +41,15 @@ static void note_trouble(char **trouble) {
 
 /* ---- the directory and its daemon */
 
+static bool is_alive(int pid, uint64_t start_time) {
+    bool exists = pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+    return exists && process_start_time(pid) == start_time;
+}
+
+bool view_owner_alive(const struct owner_info *owner) {
+    return is_alive(owner->pid, owner->start_time);
+}
+
 static void find_daemon(struct view *view) {
     const struct directory_header *header = view->directory.header;
     /* relaxed: facts for people; single words, of which the kernel is asked whether they hold */
@@ -47,9 +57,8 @@ static void find_daemon(struct view *view) {
     uint64_t start_time = atomic_load_relaxed(&header->daemon_start_time);
     uint32_t state = atomic_load_relaxed(&header->daemon_state);
     view->daemon_pid = pid <= INT_MAX ? (int)pid : 0;
-    bool exists = view->daemon_pid > 0 && (kill(view->daemon_pid, 0) == 0 || errno == EPERM);
-    view->daemon_alive = exists && state == DAEMON_RUNNING &&
-                         process_start_time(view->daemon_pid) == start_time;
+    view->daemon_alive =
+        state == DAEMON_RUNNING && is_alive(view->daemon_pid, start_time);
     view->daemon_ended = !view->daemon_alive && state == DAEMON_ENDED;
 }
 
@@ -207,13 +216,16 @@ static int list_broken(const char *which, uint32_t at) {
                        which, at);
 }
 
+/* A broken list is left out. */
 static int list_rings(const struct view *view, struct view_topic *topic) {
     const struct directory *d = &view->directory;
     for (uint32_t i = topic->info.first_ring; i != NO_INDEX;) {
         struct ring_info info;
         if (topic->n_rings == d->geometry.rings || !directory_ring(d, i, &info) ||
-            info.state == RING_FREE || info.topic != topic->index)
+            info.state == RING_FREE || info.topic != topic->index) {
+            topic->n_rings = 0;
             return list_broken("rings", i);
+        }
         topic->rings = enlarged(topic->rings, topic->n_rings + 1, sizeof(*topic->rings));
         topic->rings[topic->n_rings++] = (struct view_ring){ .info = info };
         i = info.next;
@@ -302,10 +314,12 @@ static bool any_trouble(const struct view_topic *topic) {
 int view_topic_read(const struct view *view, uint32_t index, struct view_topic *ret) {
     const struct directory *d = &view->directory;
     for (int look = 1;; look++) {
-        /* SYNC directory.generation: pairs with pubsubd's release increment after each change;
-         * equal before and after: nothing of it changed meanwhile. */
-        uint32_t before = atomic_load_acquire(directory_generation(d));
         struct view_topic topic = { .index = index };
+        if (index >= d->geometry.topics)
+            return SHMPS_EMPTY;
+        /* SYNC topic.generation: pairs with pubsubd's release increment after each change; equal
+         * before and after: nothing of it changed meanwhile. */
+        uint32_t before = atomic_load_acquire(directory_topic_generation(d, index));
         if (!directory_topic(d, index, &topic.info, topic.name) || !topic.info.live)
             return SHMPS_EMPTY;
         if (list_rings(view, &topic) < 0 || list_pages(view, &topic) < 0)
@@ -313,14 +327,15 @@ int view_topic_read(const struct view *view, uint32_t index, struct view_topic *
         read_segments(view, &topic);
         fence_acquire(); /* what was read comes before the second look at the generation */
         /* relaxed: the fence orders it */
-        bool same = atomic_load_relaxed(directory_generation(d)) == before;
-        /* pubsubd creates and removes segments between two steps of the generation: what cannot
-         * be found in a list that stands still is looked for again, too */
+        bool same = atomic_load_relaxed(directory_topic_generation(d, index)) == before;
+        /* A segment may go a moment before or after the generation says so: what is in a list but
+         * cannot be found is looked for again, too. */
         if ((same && !any_trouble(&topic)) || look == LOOKS_MAX) {
             *ret = topic;
             return 0;
         }
         view_topic_free(&topic);
+        nanosleep(&(struct timespec){ .tv_nsec = LOOK_AGAIN_NS }, NULL);
     }
 }
 

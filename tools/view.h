@@ -71,6 +71,9 @@ struct view_topic {
 int view_open(struct view *ret, const char *instance);
 void view_close(struct view *view);
 
+/* Whether the process that opened a ring or a subscription is there. */
+bool view_owner_alive(const struct owner_info *owner);
+
 /* Say on stderr that the daemon does not run, if it does not. */
 void view_report_daemon(const struct view *view);
 
