@@ -1,7 +1,8 @@
 #include "client/client.h"
 
 #define SPIN_NS UINT64_C(20000) /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
-#define LOOKS_PER_CLOCK 64      /* looks at the needs between two looks at the clock */
+#define LOOKS_PER_CLOCK 16      /* looks at the needs between two looks at the clock */
+#define AWAY_MAX 32             /* pauses between two looks */
 
 /* Have the readers come as far as a sleeping publisher would want? */
 static bool space_ready(const struct shmps_publisher *pub) {
@@ -16,10 +17,14 @@ static bool space_ready(const struct shmps_publisher *pub) {
 
 /* true: something has moved. */
 static bool spin(struct shmps_publisher *pub, uint64_t until_ns) {
+    /* Each look takes the line of its need away from a reader, who stores it with every sample. So
+     * the more there is to be read before there is room, the longer we look away. */
+    uint32_t away = (uint32_t)min_u64(pub->ring.batch / 8 + 1, AWAY_MAX);
     for (uint32_t looks = 1;; looks++) {
         if (space_ready(pub) || ring_roster_stale(&pub->ring))
             return true;
-        cpu_relax();
+        for (uint32_t i = 0; i < away; i++)
+            cpu_relax();
         if (looks % LOOKS_PER_CLOCK == 0 && now_ns() >= until_ns)
             return false;
     }
