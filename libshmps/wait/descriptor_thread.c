@@ -19,6 +19,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 
@@ -34,12 +35,18 @@ struct wait_set {
     bool armed;
 };
 
+enum fired {
+    FIRED_NOT = 0,
+    FIRING = 1, /* it is just being written */
+    FIRED = 2,
+};
+
 struct thread_descriptor {
     struct wait_descriptor common;
     pthread_t thread;
     atomic_u32 orders; /* writer: the user's thread. Raised for each new order */
     atomic_u32 taken;  /* writer: the thread. The orders that it has taken over */
-    atomic_u32 fired;  /* writers: both, in turn. The eventfd was written since the last clear */
+    atomic_u32 fired;  /* writers: both, in turn. Was the eventfd written since the last clear? */
     struct wait_set next; /* the user's; from raised `orders` to `taken` the thread's */
     bool quit;            /* as next */
     struct wait_set now;  /* the thread's */
@@ -94,11 +101,12 @@ static void *thread_main(void *argument) {
     for (;;) {
         if (sleep_on_set(t, order)) {
             t->now.armed = false;
+            /* Before the write: whoever finds the eventfd readable knows that it can be
+             * cleared. After it: who clears has the write behind him, else it would stay
+             * readable. SYNC fired: release, both pair with thread_clear() */
+            atomic_store_release(&t->fired, FIRING);
             eventfd_write(t->common.fd, 1);
-            /* After the write: who sees `fired` and clears has the write behind him. The
-             * other order would leave the eventfd readable and `fired` unset. SYNC fired:
-             * release, pairs with thread_clear() */
-            atomic_store_release(&t->fired, 1);
+            atomic_store_release(&t->fired, FIRED); /* SYNC fired: as above */
             continue;
         }
         /* SYNC orders: acquire, pairs with give_order(): `next` and `quit` are ours now */
@@ -160,15 +168,18 @@ static int thread_arm(struct wait_descriptor *d, const struct wait_word *words, 
 
 static void thread_clear(struct wait_descriptor *d) {
     struct thread_descriptor *t = thread_of(d);
+    /* SYNC fired: acquire, pairs with thread_main(). The write is one system call away. */
+    while (atomic_load_acquire(&t->fired) == FIRING)
+        sched_yield();
     /* Before the drain: a thread that fires in between leaves either both or, at worst,
      * `fired` alone. SYNC fired: relaxed, as a set flag only makes the user clear once more */
-    atomic_store_relaxed(&t->fired, 0);
+    atomic_store_relaxed(&t->fired, FIRED_NOT);
     descriptor_drain(d->fd);
 }
 
 static bool thread_signalled(struct wait_descriptor *d) {
     /* SYNC fired: acquire, pairs with thread_main() */
-    return atomic_load_acquire(&thread_of(d)->fired) != 0;
+    return atomic_load_acquire(&thread_of(d)->fired) != FIRED_NOT;
 }
 
 static void free_sets(struct thread_descriptor *t) {
