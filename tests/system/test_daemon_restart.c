@@ -188,9 +188,11 @@ static void a_restarted_daemon_knows_what_was_there(void **state) {
     struct daemon *d = *state;
     struct look look;
     struct ring_info info;
+    struct topic_info info_of_topic;
     int fd = control_session(d, 1);
     uint64_t ring = open_publisher(fd, "a");
     uint64_t subscription = open_subscriber(fd, "#", POLICY_RELIABLE);
+    uint64_t exact = open_subscriber(fd, "a", POLICY_LOSSY);
     look_open(&look, d);
     uint64_t serial = look.d.header->identity.serial;
     uint32_t index = directory_topic_find(&look.d, "a");
@@ -206,7 +208,8 @@ static void a_restarted_daemon_knows_what_was_there(void **state) {
     fd = control_session(d, 1);
     assert_int_equal(claim_publisher(fd, ring), 0);
     assert_int_equal(claim_subscriber(fd, subscription), 0);
-    assert_int_equal(claim_publisher(fd, ring), 0);
+    assert_int_equal(claim_subscriber(fd, exact), 0);
+    assert_int_equal(claim_publisher(fd, ring), 0); /* once more does no harm */
     control_drained(fd, 0);
     assert_true(look_ring(&look.d, ring, &info));
     assert_int_equal(info.state, RING_LIVE);
@@ -215,6 +218,9 @@ static void a_restarted_daemon_knows_what_was_there(void **state) {
     assert_int_equal(control_close(fd, ring), 0);
     assert_int_equal(control_close(fd, subscription), 0);
     assert_false(ring_exists(d, ring));
+    assert_true(look_topic(&look.d, "a", &info_of_topic)); /* for him who wants just this one */
+    assert_int_equal(control_close(fd, exact), 0);
+    assert_false(look_topic(&look.d, "a", &info_of_topic));
     look_close(&look);
     close(fd);
 }
