@@ -124,7 +124,8 @@ static bool is_whole(const struct ring_reader *r, uint64_t sequence) {
         return true;
     if (!holds_publisher_back(r) || sequence < r->need)
         return false;
-    /* SYNC ring.evicted: acquire pairs with store_evicted(), which comes before the overwriting. */
+    /* SYNC ring.evicted: acquire pairs with store_evicted(), which comes before the
+     * overwriting. */
     uint64_t bits = atomic_load_acquire(&r->ring->evicted[r->bit / 64]);
     return !(bits >> (r->bit % 64) & 1);
 }
