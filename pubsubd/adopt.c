@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Reading takes everything for hostile: each index is checked, each list bounded, each record
  * led to at most once. Nothing is written until all of it has verified. */
@@ -387,7 +386,8 @@ int adopt(struct bus *bus, bool *ret_found) {
     *ret_found = r == 0;
     if (r == 0) {
         repair(bus);
-        log_notice("adopted what was there: see shmps ls");
+        log_notice("adopted what was there; it waits for %u processes to come back",
+                   bus->n_owners);
     } else if (r == SHMPS_E_CORRUPT || r == SHMPS_E_VERSION) {
         r = set_aside(bus, &ref);
     } else if (r == SHMPS_E_NO_TOPIC) {
@@ -396,7 +396,7 @@ int adopt(struct bus *bus, bool *ret_found) {
     if (r < 0)
         return r;
     r = segment_list(bus->uid, bus->instance, sweep, bus);
-    if (*ret_found) /* what was only looked at need not stay in this process's memory */
-        madvise(bus->map.base, bus->map.bytes, MADV_DONTNEED);
+    if (*ret_found)
+        bus_rest(bus);
     return r;
 }

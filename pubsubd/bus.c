@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -137,6 +138,11 @@ void bus_end(struct bus *bus) {
         log_warning("segments are left behind: %s", shmps_error_detail());
     segment_ref_directory(&ref, bus->uid, bus->instance);
     segment_remove(&ref);
+}
+
+void bus_rest(struct bus *bus) {
+    madvise(bus->map.base, bus->map.bytes, MADV_DONTNEED); /* its content stays in the segment */
+    malloc_trim(0);
 }
 
 /* ---- serials, changes */

@@ -136,6 +136,8 @@ int bus_tables(struct bus *bus);
 void bus_forget(struct bus *bus);
 /* The daemon accepts: a new epoch, and every topic's sleepers look again. */
 void bus_begin(struct bus *bus);
+/* Nobody is there: what was touched of the directory need not stay in this process's memory. */
+void bus_rest(struct bus *bus);
 /* A clean end: everybody is told, all segments are removed. */
 void bus_end(struct bus *bus);
 
@@ -159,6 +161,8 @@ struct topic *topic_find(const struct bus *bus, const char *name);
 int topic_get(struct bus *bus, const char *name, struct topic **ret);
 /* Count anew and write the record. */
 void topic_write(struct bus *bus, struct topic *topic);
+/* Count an open that was refused. */
+void topic_refused(struct bus *bus, struct topic *topic);
 /* Free it if nothing keeps it: no ring, no ring in the making, no subscription of just this
  * topic. */
 void topic_release(struct bus *bus, struct topic *topic);

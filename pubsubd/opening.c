@@ -190,7 +190,7 @@ int opening_begin(struct bus *bus, struct session *session, const struct wire_op
     topic->openings = o;
     r = prepare(bus, session, m, o);
     if (r < 0) {
-        topic->info.refused++;
+        topic_refused(bus, topic);
         discard(bus, o);
         return r;
     }
@@ -279,7 +279,7 @@ static void answer(struct bus *bus, struct opening *o, int r) {
         reply.u.publisher.topic = topic->index;
         fd = steal_fd(&o->fd); /* also: the segment stays */
     } else {
-        topic->info.refused++;
+        topic_refused(bus, topic);
     }
     discard(bus, o); /* frees the topic if nothing else keeps it */
     if (retired)

@@ -64,7 +64,7 @@ static enum request_result hello(struct session *s, const struct wire_hello *m) 
 /* ---- claims: what survived a restart of the daemon */
 
 static bool same_process(const struct owner_info *a, const struct owner_info *b) {
-    return a->pid == b->pid && a->start_time == b->start_time && a->pid != 0;
+    return a->pid != 0 && a->pid == b->pid && a->start_time == b->start_time && a->uid == b->uid;
 }
 
 /* May this session claim what `owner` has, and `holder` holds now? */

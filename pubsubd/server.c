@@ -25,7 +25,7 @@ struct server {
     uint32_t watch, idle_watch, accept_watch;
     uint64_t descriptors; /* that clients may use up */
     bool autostarted;
-    bool idle;            /* the timer runs */
+    bool idle;            /* nobody is there; autostarted: the timer runs */
 };
 
 static int set_timer(int fd, int64_t ns) {
@@ -123,12 +123,14 @@ static void on_idle_timer(void *data, uint32_t events) {
 }
 
 void server_turn(struct server *server) {
-    if (!server->autostarted || server->bus->ending)
-        return;
     bool idle = nobody_is_here(server->bus);
-    if (idle == server->idle)
+    if (idle == server->idle || server->bus->ending)
         return;
     server->idle = idle;
+    if (idle)
+        bus_rest(server->bus);
+    if (!server->autostarted)
+        return;
     set_timer(server->idle_timer, idle ? IDLE_NS : 0);
     loop_arm(server->bus->loop, server->idle_watch, POLLIN);
 }

@@ -99,6 +99,8 @@ int subscription_open(struct bus *bus, struct session *session,
     }
     r = place(bus, s, exact);
     if (r < 0) {
+        if (exact != NULL)
+            topic_refused(bus, exact);
         subscription_close(bus, s, false);
         return r;
     }

@@ -85,6 +85,11 @@ int topic_get(struct bus *bus, const char *name, struct topic **ret) {
     return 0;
 }
 
+void topic_refused(struct bus *bus, struct topic *topic) {
+    topic->info.refused++;
+    topic_write(bus, topic);
+}
+
 void topic_release(struct bus *bus, struct topic *topic) {
     if (topic->rings == NULL && topic->openings == NULL && topic->exact == 0)
         topic_free(bus, topic);

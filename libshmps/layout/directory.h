@@ -91,7 +91,7 @@ struct owner_info {
     int32_t pid;
     uint32_t uid;
     uint64_t start_time;      /* process_start_time() */
-    uint64_t session;         /* serial of the client's session in this epoch; tools only */
+    uint64_t session;         /* digest of the connection's secret: the same after a restart */
     char command[COMMAND_BYTES];
 };
 _Static_assert(sizeof(struct owner_info) == 40, "no padding");
