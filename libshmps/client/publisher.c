@@ -192,8 +192,8 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
         pthread_mutex_lock(&bus->lock);
         for (struct shmps_publisher **p = &bus->publishers; *p; p = &(*p)->next)
             if (*p == pub) {
+                close_serial(bus, pub->serial); /* may reconnect: it is claimed, then closed */
                 *p = pub->next;
-                close_serial(bus, pub->serial);
                 break;
             }
         pthread_mutex_unlock(&bus->lock);

@@ -182,6 +182,8 @@ static int reconnect(struct shmps *bus) {
 
 int session_request(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd) {
     for (int attempt = 0;; attempt++) {
+        if (bus->session < 0 && attempt == 0)
+            bus->retry_ns = 0; /* somebody asks: it may have been started just now */
         int r = bus->session >= 0 ? 0 : reconnect(bus);
         if (r < 0)
             return r;

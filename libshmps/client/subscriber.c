@@ -206,7 +206,6 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
         view_free(sub->rings[i]);
     }
     pthread_mutex_lock(&bus->lock);
-    unlink_subscriber(sub);
     if (sub->serial != 0 && sub->policy != POLICY_NONE && bus->session >= 0) {
         struct wire_close request;
         struct wire_reply reply;
@@ -214,6 +213,7 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
         request.serial = sub->serial;
         session_request(bus, &request, &reply, NULL);
     }
+    unlink_subscriber(sub); /* after the request, which may reconnect and claim it */
     pthread_mutex_unlock(&bus->lock);
     free_private(sub);
 }
