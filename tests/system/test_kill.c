@@ -386,7 +386,7 @@ static void test_held_back_by_who_died_without_a_daemon(void **state) {
     child_end(&publisher);
 }
 
-/* A publisher with samples that nobody has read yet leaves or dies while the daemon is dead. */
+/* A daemon that was told to end takes the bus with it; its clients learn it from the next one. */
 static void test_a_clean_end_is_told(void **state) {
     (void)state;
     struct shmps *bus = connected();
