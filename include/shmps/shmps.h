@@ -143,7 +143,8 @@ void shmps_publisher_close(struct shmps_publisher *pub);
 /* Copy a message into the ring and publish it. `tag` is the user's own word, carried along. Never
  * waits for a lossy or latest subscriber. FULL: a reliable subscriber has not made room within
  * timeout_ns. SIZE, STATE (a loan is open), NO_SPACE and NO_DAEMON (it had to grow), FORKED, LIMIT
- * (the ring's 2^64 sequence numbers are used up), NO_MEMORY, INVALID. */
+ * (the ring's 2^64 sequence numbers are used up), NO_MEMORY and NO_DESCRIPTORS (somebody has
+ * subscribed, and his entry cannot be mapped), INVALID. */
 int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag,
                   int64_t timeout_ns);
 
