@@ -205,19 +205,81 @@ def another_version_and_foreign_permissions_have_their_exit_codes():
             assert b"SHMPS_E_PERMISSION" in got.stderr, got.stderr
 
 
+def records_of(directory, kind):
+    """Where the directory's records of a kind begin: directory_geometry, at 128."""
+    at = 152 + 8 * ("topics", "rings", "subscriptions", "pages", "errors").index(kind)
+    return int.from_bytes(directory[at : at + 8], "little")
+
+
+def store(data, at, number, size):
+    data[at : at + size] = number.to_bytes(size, "little")
+
+
 def lists_that_run_in_circles_end():
     with black_box() as bus:
         path = segment(bus, "dir")
-        good = bytearray(path.read_bytes())
-        rings = int.from_bytes(good[128 + 32 : 128 + 40], "little")  # geometry.rings_offset
-        for copy in range(2):  # ring 0: struct ring_info, next = itself
-            at = rings + 64 + copy * 160
-            good[at + 8 : at + 12] = bytes(4)
-        path.write_bytes(good)
-        for args in (["ls"], ["info", "a/b"]):
-            got = bus.run(*args, status=ERROR)
-            assert b"list of its rings is broken" in got.stderr, got.stderr
-            assert b"a/b" in got.stdout
+        good = path.read_bytes()
+        rings, pages = bytearray(good), bytearray(good)
+        for copy in range(2):  # both copies of ring_info: next = itself
+            store(rings, records_of(good, "rings") + 64 + copy * 160 + 8, 0, 4)
+        store(pages, records_of(good, "pages") + 4, 0, 4)  # roster_page: next = itself
+        for bad, list_ in ((rings, b"rings"), (pages, b"roster pages")):
+            path.write_bytes(bad)
+            for args in (["ls"], ["info", "a/b"]):
+                got = bus.run(*args, status=ERROR)
+                assert b"list of its %s is broken" % list_ in got.stderr, got.stderr
+                assert b"a/b" in got.stdout
+
+
+def indices_outside_are_refused():
+    with black_box() as bus:
+        path = segment(bus, "dir")
+        good = path.read_bytes()
+        page = records_of(good, "pages")
+        for at, value in ((page + 4, 1 << 30), (page + 8, 32), (page, 1)):  # next, ordinal, topic
+            bad = bytearray(good)
+            store(bad, at, value, 4)
+            path.write_bytes(bad)
+            got = bus.run("info", "a/b", "--json", status=ERROR)
+            assert b"list of its roster pages is broken" in got.stderr, got.stderr
+        bad = bytearray(good)
+        for copy in range(2):
+            store(bad, records_of(good, "rings") + 64 + copy * 160 + 4, 7, 4)  # ring_info.topic
+        path.write_bytes(bad)
+        got = bus.run("info", "a/b", status=ERROR)
+        assert b"list of its rings is broken" in got.stderr, got.stderr
+        bad = bytearray(good)  # the last cell: more pins than are, which would lie behind the page
+        store(bad, page + 32 + 59 * 8, 1 | 255 << 8 | 0xFFFF << 32, 8)
+        path.write_bytes(bad)
+        readers = segment(bus, "e")
+        readers.write_bytes(readers.read_bytes()[:-56] + b"\1" * 56)  # entry 59: need, pins
+        told = bus.objects("info", "a/b")[0]["subscribers"]
+        assert len(told) == 2 and told[1]["pins_granted"] == 63, told
+        assert told[1]["rings"][0]["pins_held"] == 0, told
+
+
+def segments_of_another_ring_or_directory_are_refused():
+    with black_box() as bus:
+        for kind in ("r", "e"):
+            path = segment(bus, kind)
+            good = path.read_bytes()
+            for at in (40, 48):  # identity.serial, identity.directory
+                bad = bytearray(good)
+                store(bad, at, 99, 8)
+                path.write_bytes(bad)
+                got = bus.run("info", "a/b", status=ERROR)
+                assert b"it belongs to another ring or another directory" in got.stderr, got.stderr
+            path.write_bytes(good)
+
+
+def a_process_that_has_only_the_pid_of_the_daemon_is_not_it():
+    with black_box() as bus:
+        path = segment(bus, "dir")
+        data = bytearray(path.read_bytes())
+        store(data, 328, os.getpid(), 4)  # directory_header.daemon_pid
+        path.write_bytes(data)
+        got = bus.run("ls")
+        assert b"does not run (it was process %d)" % os.getpid() in got.stderr, got.stderr
 
 
 def random_damage_never_crashes_a_viewer():
@@ -249,9 +311,8 @@ def random_damage_never_crashes_a_viewer():
 def hot_spots(directory):
     """(offset, bytes) of the directory's header and of the first records of each kind."""
     spots = [(0, 384)]
-    for i in range(4):
-        at = 128 + 24 + 8 * i
-        spots.append((int.from_bytes(directory[at : at + 8], "little"), 1024))
+    for kind in ("topics", "rings", "subscriptions", "pages"):
+        spots.append((records_of(directory, kind), 1024))
     return spots
 
 
@@ -265,6 +326,9 @@ if __name__ == "__main__":
             truncated_and_garbage_segments_are_told,
             another_version_and_foreign_permissions_have_their_exit_codes,
             lists_that_run_in_circles_end,
+            indices_outside_are_refused,
+            segments_of_another_ring_or_directory_are_refused,
+            a_process_that_has_only_the_pid_of_the_daemon_is_not_it,
             random_damage_never_crashes_a_viewer,
         ]
     )
