@@ -23,8 +23,11 @@ static void *zeroed(size_t n, size_t bytes) {
     return p;
 }
 
+/* Room for one more than n elements; it doubles whenever n is a power of two. */
 static void *enlarged(void *array, size_t n, size_t bytes) {
-    array = reallocarray(array, n, bytes);
+    if ((n & (n - 1)) != 0)
+        return array;
+    array = reallocarray(array, n > 0 ? 2 * n : 1, bytes);
     if (!array)
         out_of_memory();
     return array;
@@ -226,7 +229,7 @@ static int list_rings(const struct view *view, struct view_topic *topic) {
             topic->n_rings = 0;
             return list_broken("rings", i);
         }
-        topic->rings = enlarged(topic->rings, topic->n_rings + 1, sizeof(*topic->rings));
+        topic->rings = enlarged(topic->rings, topic->n_rings, sizeof(*topic->rings));
         topic->rings[topic->n_rings++] = (struct view_ring){ .info = info };
         i = info.next;
     }
@@ -242,7 +245,7 @@ static void list_cells(const struct view *view, struct view_topic *topic, uint32
         if (word == 0 || cell_policy(word) == POLICY_SPAN)
             continue;
         topic->subscribers =
-            enlarged(topic->subscribers, topic->n_subscribers + 1, sizeof(*topic->subscribers));
+            enlarged(topic->subscribers, topic->n_subscribers, sizeof(*topic->subscribers));
         struct view_subscriber *of = &topic->subscribers[topic->n_subscribers++];
         *of = (struct view_subscriber){ .policy = cell_policy(word),
                                         .pins = cell_pins(word),
