@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #define READ_BYTES 65536
-/* Only this publisher's own message is to lie in the ring of `pub -s`: the fewest slots. */
+/* The ring of `pub -s` is for one message, which may be huge: the fewest slots and blocks. */
 #define DEPTH_OF_ONE 2
+#define PINS_OF_ONE 1
 
 struct pub {
     const struct arguments *args;
@@ -60,10 +61,12 @@ static bool publish(struct pub *pub, const void *data, size_t bytes) {
     return true;
 }
 
-static bool open_publisher(struct pub *pub, uint64_t message_bytes, uint32_t depth) {
+static bool open_publisher(struct pub *pub, uint64_t message_bytes, uint32_t depth,
+                           uint32_t pins) {
     struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
     options.message_bytes = message_bytes;
     options.depth = pub->args->depth ? (uint32_t)pub->args->depth : depth;
+    options.pins = pins;
     int r = shmps_publisher_open(pub->bus, pub->args->words[0], &options, &pub->publisher);
     if (r < 0)
         return fail(pub, r, "open the publisher");
@@ -159,7 +162,7 @@ static bool loan(struct pub *pub, size_t bytes, char **ret) {
  * less if it ends before. */
 static bool publish_file(struct pub *pub, size_t bytes) {
     char *data = NULL;
-    if (!open_publisher(pub, bytes, DEPTH_OF_ONE) || !loan(pub, bytes, &data))
+    if (!open_publisher(pub, bytes, DEPTH_OF_ONE, PINS_OF_ONE) || !loan(pub, bytes, &data))
         return false;
     size_t filled = 0;
     while (filled < bytes) {
@@ -193,7 +196,8 @@ static bool publish_stream(struct pub *pub) {
         n = read_input(pub, buffer + filled, room - filled);
         filled += n > 0 ? (size_t)n : 0;
     } while (n > 0);
-    bool done = n == 0 && open_publisher(pub, filled ? filled : 1, DEPTH_OF_ONE) &&
+    bool done = n == 0 &&
+                open_publisher(pub, filled ? filled : 1, DEPTH_OF_ONE, PINS_OF_ONE) &&
                 publish(pub, buffer, filled);
     free(buffer);
     return done;
@@ -242,12 +246,12 @@ enum exit_code cmd_pub(const struct arguments *args) {
     if (args->whole) {
         publish_whole(&pub);
     } else if (args->lines) {
-        if (open_publisher(&pub, 0, 0))
+        if (open_publisher(&pub, 0, 0, 0))
             publish_lines(&pub);
     } else {
         const char *body = args->words[1];
         size_t bytes = strlen(body);
-        if (open_publisher(&pub, bytes ? bytes : 1, 0))
+        if (open_publisher(&pub, bytes ? bytes : 1, 0, 0))
             publish(&pub, body, bytes);
     }
     if (interrupt_signal() && pub.code == interrupt_code())

@@ -173,6 +173,7 @@ static bool open_filters(struct sub *sub) {
     struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
     options.delivery = delivery_of(args);
     options.history = (uint32_t)args->history;
+    options.pins = 1; /* it holds one message at a time; each pin may cost its publisher a block */
     for (; sub->n < (size_t)args->n_words; sub->n++) {
         const char *filter = args->words[sub->n];
         struct shmps_subscriber *subscriber;

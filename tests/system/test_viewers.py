@@ -64,7 +64,7 @@ def ls_and_info_tell_what_is_there():
         assert publisher["pid"] == pub.pid and publisher["uid"] == os.getuid()
         assert publisher["command"] == "shmps" and publisher["state"] == "live"
         assert (publisher["depth"], publisher["head"], publisher["bytes"]) == (16, 10, 10)
-        assert publisher["stalls"] == 0 and publisher["pins_granted"] == 8
+        assert publisher["stalls"] == 0 and publisher["pins_granted"] == 2
         told = {s["pid"]: s for s in info["subscribers"]}
         assert set(told) == {reliable.pid, lossy.pid}
         for process, policy, filter_, cursor in (
@@ -72,15 +72,15 @@ def ls_and_info_tell_what_is_there():
             (lossy, "lossy", "a/x", 10),
         ):
             s = told[process.pid]
-            assert (s["policy"], s["filter"], s["pins_granted"]) == (policy, filter_, 4), s
+            assert (s["policy"], s["filter"], s["pins_granted"]) == (policy, filter_, 1), s
             (ring,) = s["rings"]
             assert ring["publisher"] == publisher["id"], ring
             assert (ring["cursor"], ring["lag"]) == (cursor, 10 - cursor), ring
             assert not ring["evicted"] and ring["pins_held"] == 0, ring
         rows = [line.split() for line in bus.run("info", "a/x").stdout.decode().splitlines()]
         for process, row in (
-            (reliable, ["reliable", str(publisher["id"]), "4", "6", "0/4", "live", "a/+"]),
-            (lossy, ["lossy", str(publisher["id"]), "10", "0", "0/4", "live", "a/x"]),
+            (reliable, ["reliable", str(publisher["id"]), "4", "6", "0/1", "live", "a/+"]),
+            (lossy, ["lossy", str(publisher["id"]), "10", "0", "0/1", "live", "a/x"]),
         ):
             assert [str(process.pid), str(os.getuid()), "shmps", *row] in rows, rows
 
