@@ -266,7 +266,6 @@ static void run_out(int socket, const void *argument, struct report *report) {
     struct shmps_subscriber *sub = NULL;
     struct shmps_sample s;
     struct rlimit limit;
-    int used = 0;
     (void)socket;
     MUST_OK(report, shmps_connect(&bus, NULL));
     MUST_OK(report, shmps_publisher_open(bus, "t", NULL, &pub));
@@ -279,8 +278,6 @@ static void run_out(int socket, const void *argument, struct report *report) {
     close(lowest);
     limit.rlim_cur = (rlim_t)lowest + *left;
     setrlimit(RLIMIT_NOFILE, &limit);
-    for (int fd = lowest; fd < lowest + (int)*left; fd++)
-        used += fcntl(fd, F_GETFD) < 0;
     int r[4] = { shmps_connect(&second, NULL), shmps_publisher_open(bus, "u", NULL, &more),
                  0, shmps_subscriber_fd(sub) };
     struct shmps_subscriber *other = NULL;
