@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -63,6 +64,13 @@ bool daemon_start(struct bench *b) {
     return ready;
 }
 
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *where) {
+    (void)status;
+    (void)kind;
+    (void)where;
+    return remove(path);
+}
+
 void daemon_stop(struct bench *b) {
     if (b->daemon > 0) {
         kill(b->daemon, SIGTERM);
@@ -76,7 +84,7 @@ void daemon_stop(struct bench *b) {
         b->daemon = 0;
     }
     if (b->directory[0])
-        rmdir(b->directory); /* the socket in it went with pubsubd */
+        nftw(b->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     b->directory[0] = '\0';
 }
 
