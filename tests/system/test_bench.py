@@ -32,29 +32,28 @@ IDLE = {"idle_wakeups", "idle_cpu", "idle_resident"}
 class Run:
     """One run that several cases look at."""
 
-    before = None
     done = None
+    left = []
     rows = {}
 
 
-def remains():
-    return segments("bench-") + [str(path) for path in Path("/tmp").glob("shmps-bench-*")]
-
-
 def bench(*arguments):
-    return subprocess.run(
+    """Run it; nothing of it may remain."""
+    process = subprocess.Popen(
         [BENCH, *arguments],
         env=dict(os.environ, SHMPS_PUBSUBD=PUBSUBD),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S,
-        check=False,
     )
+    stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    Run.left += segments(f".bench-{process.pid}.")
+    Run.left += Path("/tmp").glob(f"shmps-bench-{process.pid}-*")
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def it_runs():
-    Run.before = remains()
     Run.done = bench("--quick", "--json")
     assert Run.done.returncode == 0, Run.done.stderr
     result = json.loads(Run.done.stdout)
@@ -105,8 +104,7 @@ def bad_usage_is_refused():
 
 
 def it_leaves_nothing_behind():
-    left = set(remains()) - set(Run.before)
-    assert not left, left
+    assert not Run.left, Run.left
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ static bool wait_ready(int pipe_end) {
 }
 
 bool daemon_start(struct bench *b) {
-    snprintf(b->directory, sizeof b->directory, "/tmp/shmps-bench-XXXXXX");
+    snprintf(b->directory, sizeof b->directory, "/tmp/shmps-bench-%d-XXXXXX", (int)getpid());
     if (!mkdtemp(b->directory)) {
         b->directory[0] = '\0';
         fail("cannot make a directory in /tmp: %s", strerror(errno));
