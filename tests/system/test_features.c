@@ -388,6 +388,35 @@ static void test_unsubscribing_frees_a_blocked_publisher(void **state) {
     shmps_close(bus);
 }
 
+/* More subscribers than fit on one page of a roster: those on the next ones hold the publisher
+ * back, wake it, and are woken as well. */
+static void test_many_subscribers(void **state) {
+    enum { MANY = 130 };
+    (void)state;
+    const int wait = SHMPS_WAIT_SLEEP;
+    struct shmps *bus = connected();
+    struct shmps_subscriber *subs[MANY];
+    struct child child;
+    child_start(&child, publish_blocked, &wait);
+    child_hear(&child);
+    for (int i = 0; i < MANY; i++)
+        subs[i] = subscriber_on(bus, "t", SHMPS_RELIABLE);
+    child_tell(&child, 0);
+    child_hear(&child);
+    for (int i = 0; i < MANY - 1; i++) /* the last of all is who holds it back */
+        for (uint64_t n = 0; n < 4; n++)
+            expect_message(subs[i], 1, n);
+    for (uint64_t n = 0; n < 4; n++)
+        expect_message(subs[MANY - 1], 1, n);
+    for (uint64_t n = 4; n < 50; n++)
+        for (int i = MANY - 1; i >= 0; i--)
+            expect_message(subs[i], 1, n);
+    child_end(&child);
+    for (int i = 0; i < MANY; i++)
+        expect_empty(subs[i]);
+    shmps_close(bus);
+}
+
 /* ---- observing */
 
 static void test_an_observer_is_not_noticed(void **state) {
@@ -447,6 +476,7 @@ int main(void) {
         WITH_DAEMON(test_history_of_publishers_that_have_gone),
         WITH_DAEMON(test_full_with_and_without_a_deadline),
         WITH_DAEMON(test_unsubscribing_frees_a_blocked_publisher),
+        WITH_DAEMON(test_many_subscribers),
         WITH_DAEMON(test_an_observer_is_not_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

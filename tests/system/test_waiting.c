@@ -247,6 +247,59 @@ static void test_a_descriptor_of_a_filter(void **state) {
     shmps_close(bus);
 }
 
+/* More rings than a sleep can be told of at once: nothing is forgotten all the same. */
+static void publish_on_many(int socket, const void *argument, struct report *report) {
+    enum { MANY = 150 };
+    static struct shmps_publisher *pubs[MANY];
+    struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
+    struct shmps *bus;
+    char topic[32];
+    (void)argument;
+    options.message_bytes = 100;
+    MUST_OK(report, shmps_connect(&bus, NULL));
+    for (uint32_t i = 0; i < MANY; i++) {
+        snprintf(topic, sizeof(topic), "t/%u", i);
+        MUST_OK(report, shmps_publisher_open(bus, topic, &options, &pubs[i]));
+    }
+    role_say(socket, report);
+    for (int64_t i; (i = role_listen(socket)) != 0;)
+        MUST_OK(report, message_publish(pubs[i % MANY], (uint32_t)(i % MANY), (uint64_t)i / MANY,
+                                        50, SHMPS_FOREVER));
+    shmps_close(bus);
+}
+
+static void test_many_rings(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    struct shmps_subscriber *sleeping, *polled;
+    struct shmps_sample s;
+    struct child child;
+    options.wait = SHMPS_WAIT_SLEEP;
+    assert_ok(shmps_subscriber_open(bus, "t/+", &options, &sleeping));
+    assert_ok(shmps_subscriber_open(bus, "#", &options, &polled));
+    struct pollfd p = { .fd = shmps_subscriber_fd(polled), .events = POLLIN };
+    child_start(&child, publish_on_many, NULL);
+    child_hear(&child);
+    while (shmps_take(polled, &s, 0) == 0)
+        assert_ok(shmps_release(polled, &s));
+    for (uint32_t i = 150; i < 600; i++) {
+        child_tell(&child, i);
+        assert_ok(shmps_take(sleeping, &s, SHMPS_FOREVER));
+        assert_true(message_valid(s.data, s.bytes));
+        assert_int_equal(((const struct message *)s.data)->publisher, i % 150);
+        assert_ok(shmps_release(sleeping, &s));
+        do
+            assert_int_equal(poll(&p, 1, -1), 1);
+        while (shmps_take(polled, &s, 0) != 0);
+        assert_int_equal(((const struct message *)s.data)->number, i / 150);
+        assert_ok(shmps_release(polled, &s));
+    }
+    child_tell(&child, 0);
+    child_end(&child);
+    shmps_close(bus);
+}
+
 /* The library's waits go on after a signal of the program. */
 static void test_signals_do_not_end_a_wait(void **state) {
     (void)state;
@@ -380,6 +433,7 @@ int main(void) {
         WITH_DAEMON(test_a_descriptor_in_epoll),
         WITH_DAEMON(test_a_descriptor_is_level_triggered),
         WITH_DAEMON(test_a_descriptor_of_a_filter),
+        WITH_DAEMON(test_many_rings),
         WITH_DAEMON(test_signals_do_not_end_a_wait),
         WITH_DAEMON(test_dispatch),
         WITH_DAEMON(test_the_loops_thread),
