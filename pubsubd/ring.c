@@ -69,9 +69,35 @@ void ring_disown(struct ring *ring) {
     ring->session_next = NULL;
 }
 
+/* Its publisher has grown out of it and counts on in another. */
+static bool is_replaced(const struct ring *ring) {
+    for (const struct ring *r = ring->topic->rings; r != NULL; r = r->next)
+        if (r->info.predecessor == ring->info.serial)
+            return true;
+    return false;
+}
+
+/* The end, and what was published to the topic's counts: the ring's own will go with it. */
+static int ring_last(struct bus *bus, struct ring *ring, uint64_t *ret_end) {
+    struct segment_map map;
+    struct ring_geometry g;
+    int r = ring_map(bus, ring, &map, &g);
+    if (r < 0)
+        return r;
+    *ret_end = ring_committed_end(map.base, &g);
+    if (!is_replaced(ring)) {
+        uint64_t messages, bytes;
+        ring_count(map.base, &g, *ret_end, &messages, &bytes);
+        ring->topic->info.messages += messages;
+        ring->topic->info.bytes += bytes;
+    }
+    segment_unmap(&map);
+    return 0;
+}
+
 void ring_retire(struct bus *bus, struct ring *ring) {
     uint64_t end = ring->info.start;
-    if (ring_end(bus, ring, &end) < 0) /* nobody can read it: nothing to be drained */
+    if (ring_last(bus, ring, &end) < 0) /* nobody can read it: nothing to be drained */
         bus_error(bus, SHMPS_E_CORRUPT, ring->topic->name, shmps_error_detail());
     ring_disown(ring);
     ring->info.state = RING_RETIRED;

@@ -298,9 +298,11 @@ static void read_segments(const struct view *view, struct view_topic *topic) {
         topic->memory_bytes +=
             topic->rings[i].info.bytes + (uint64_t)topic->n_pages * READERS_BYTES;
     }
+    topic->messages = topic->info.messages;
+    topic->bytes = topic->info.bytes;
     for (uint32_t i = 0; i < topic->n_rings; i++) {
         const struct view_ring *ring = &topic->rings[i];
-        if (ring->trouble || !is_newest(topic, i))
+        if (ring->trouble || ring->info.state != RING_LIVE || !is_newest(topic, i))
             continue;
         topic->messages += ring->seen.messages;
         topic->bytes += ring->seen.bytes;

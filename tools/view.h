@@ -61,7 +61,7 @@ struct view_topic {
     struct view_subscriber *subscribers;
     uint32_t n_subscribers;
     uint64_t memory_bytes;    /* of all its segments */
-    uint64_t messages, bytes; /* over its publishers */
+    uint64_t messages, bytes; /* over its publishers, also those that have gone */
     char *trouble;            /* the first thing found wrong with it, or NULL */
 };
 

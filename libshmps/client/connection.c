@@ -91,10 +91,11 @@ static int try_instance(struct shmps *bus, const char *name) {
         r = try_path(bus, path);
     if (r != SHMPS_E_NO_DAEMON)
         return r;
+    struct told told = error_tell();
     int s = address_of_instance(name, true, false, path);
     if (s == 0)
         s = try_path(bus, path);
-    return s == SHMPS_E_NO_DAEMON ? r : s;
+    return s == SHMPS_E_NO_DAEMON ? error_again(r, &told) : s;
 }
 
 static int start_and_try(struct shmps *bus, const char *name) {

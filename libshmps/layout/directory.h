@@ -82,7 +82,7 @@ struct topic_info {
     uint64_t serial;
     uint64_t born_ns;
     uint64_t refused;         /* opens refused since its birth */
-    uint64_t reserved[2];
+    uint64_t messages, bytes; /* published since its birth by publishers that have gone */
 };
 _Static_assert(sizeof(struct topic_info) == 64, "no padding");
 

@@ -203,6 +203,22 @@ uint64_t ring_committed_end(const struct ring_header *ring, const struct ring_ge
     return end;
 }
 
+void ring_count(const struct ring_header *ring, const struct ring_geometry *g, uint64_t end,
+                uint64_t *ret_messages, uint64_t *ret_bytes) {
+    const char *slots = (const char *)ring + RING_SLOTS_OFFSET;
+
+    /* relaxed, all of them: figures. A publisher counts messages from its ring's start on, so that
+     * the counter is also the sequence up to which it has counted. */
+    *ret_messages = atomic_load_relaxed(&ring->counters.messages);
+    *ret_bytes = atomic_load_relaxed(&ring->counters.bytes);
+    if (*ret_messages < g->start || end - *ret_messages > g->depth) {
+        return; /* overtaken while we looked, or not yet counted at all */
+    }
+    for (; *ret_messages < end; ++*ret_messages) {
+        *ret_bytes += atomic_load_relaxed(&ring_slot(slots, g, *ret_messages)->bytes);
+    }
+}
+
 /* ---- the walk */
 
 static int broken(const char *what, uint64_t sequence, uint64_t value) {
