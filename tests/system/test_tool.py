@@ -229,6 +229,20 @@ def sequences_count_the_messages_of_a_publisher():
         assert [m["payload"] for m in messages] == [str(i) for i in range(200)]
 
 
+def a_topic_counts_what_went_over_it_also_of_publishers_that_have_gone():
+    with own_bus() as bus:
+        sub = bus.subscribe("a", "--reliable", "-C", "204")
+        bus.run("pub", "a", "-l", data=numbers(200))
+        bus.run("pub", "a", "x")
+        bus.run("pub", "a", "-l", data=b"y" * 100000 + b"\nz\n")  # grows
+        for verb in (["ls", "--json"], ["info", "a", "--json"]):
+            topic = json.loads(bus.run(*verb).stdout)
+            assert topic["messages"] == 203, topic
+            assert topic["bytes"] == len(numbers(200)) - 200 + 1 + 100000 + 1, topic
+        bus.run("pub", "a", "end")
+        finish(sub)
+
+
 def all_of_stdin_is_one_message_from_a_pipe_or_a_file():
     body = random.Random(1).randbytes(3 << 20)
     with own_bus() as bus, tempfile.TemporaryFile() as file:
@@ -465,6 +479,7 @@ if __name__ == "__main__":
             a_message_is_printed_for_each_filter_that_matches,
             json_tells_what_was_published,
             sequences_count_the_messages_of_a_publisher,
+            a_topic_counts_what_went_over_it_also_of_publishers_that_have_gone,
             all_of_stdin_is_one_message_from_a_pipe_or_a_file,
             a_file_that_does_not_know_its_size,
             sub_flushes_each_message,
