@@ -94,6 +94,46 @@ static void test_spinning_then_sleeping(void **state) {
     play(SHMPS_WAIT_DEFAULT, 2000);
 }
 
+/* A publisher that sleeps for room is woken by whom it waits for: so often that a sleep which only
+ * its bound ends would be noticed by the watchdog. */
+static void publish_into_two_slots(int socket, const void *argument, struct report *report) {
+    const struct game *game = argument;
+    struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
+    struct shmps_publisher_stats stats = { .size = sizeof(stats) };
+    struct shmps *bus;
+    struct shmps_publisher *pub;
+    options.depth = 2;
+    options.wait = game->wait;
+    MUST_OK(report, shmps_connect(&bus, NULL));
+    MUST_OK(report, shmps_publisher_open(bus, "t", &options, &pub));
+    MUST_OK(report, shmps_publisher_wait_subscribers(pub, 1, SHMPS_FOREVER));
+    for (uint64_t i = 0; i < game->rounds; i++)
+        MUST_OK(report, message_publish(pub, 1, i, 40, SHMPS_FOREVER));
+    MUST_OK(report, shmps_publisher_stats(pub, &stats));
+    report->values[0] = (int64_t)stats.stalls;
+    (void)socket;
+    shmps_close(bus);
+}
+
+static void test_sleeping_for_room(void **state) {
+    (void)state;
+    struct game game = { SHMPS_WAIT_SLEEP, 4000 };
+    struct shmps *bus = connected();
+    struct shmps_subscriber *sub = subscriber_on(bus, "t", SHMPS_RELIABLE);
+    struct child child;
+    child_start(&child, publish_into_two_slots, &game);
+    for (uint64_t i = 0; i < game.rounds; i++) {
+        struct shmps_sample s;
+        assert_ok(shmps_take(sub, &s, SHMPS_FOREVER));
+        assert_true(sample_is(&s, 1, i));
+        assert_ok(shmps_release(sub, &s));
+        if (i % 2 == 1)
+            sched_yield(); /* it fills both, and sleeps */
+    }
+    assert_true(child_end(&child).values[0] > 0);
+    shmps_close(bus);
+}
+
 static void test_deadlines(void **state) {
     const int waits[] = { SHMPS_WAIT_DEFAULT, SHMPS_WAIT_SPIN, SHMPS_WAIT_SLEEP };
     (void)state;
@@ -428,6 +468,7 @@ int main(void) {
         WITH_DAEMON(test_spinning),
         WITH_DAEMON(test_sleeping),
         WITH_DAEMON(test_spinning_then_sleeping),
+        WITH_DAEMON(test_sleeping_for_room),
         WITH_DAEMON(test_deadlines),
         WITH_DAEMON(test_asleep_before_there_is_a_publisher),
         WITH_DAEMON(test_a_descriptor_in_epoll),
