@@ -136,9 +136,9 @@ int ring_attach_check(const struct ring_header *ring, uint64_t mapped_bytes,
  * Always in [g->start, SEQUENCE_END], whatever the publisher stored. */
 uint64_t ring_committed_end(const struct ring_header *ring, const struct ring_geometry *g);
 
-/* Messages and bytes published up to `end` (ring_committed_end): the publisher's counters, which it
- * stores now and then only, and what was committed since. Of a publisher that grew: over all its
- * rings. Figures for people, not to be relied on. */
+/* Messages and bytes published up to `end` (ring_committed_end): the publisher's counters, which
+ * it stores now and then only, and what was committed since. Of a publisher that grew: over all of
+ * its rings. Figures for people, not to be relied on. */
 void ring_count(const struct ring_header *ring, const struct ring_geometry *g, uint64_t end,
                 uint64_t *ret_messages, uint64_t *ret_bytes);
 
