@@ -62,10 +62,20 @@ static void close_serial(struct shmps *bus, uint64_t serial) {
         session_request(bus, &request, &reply, NULL);
 }
 
+/* pubsubd has made a ring that this process cannot use. */
+static int refuse_ring(struct shmps_publisher *pub, const struct wire_reply *reply,
+                       uint64_t predecessor, int r) {
+    struct told told = error_tell();
+    close_serial(pub->bus, reply->u.publisher.serial);
+    if (predecessor != 0)
+        pub->lost = true; /* the old ring was retired by the request */
+    return error_again(r, &told);
+}
+
 static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
                         uint64_t predecessor) {
     struct wire_open_publisher request;
-    struct wire_reply reply;
+    struct wire_reply reply = { .status = 0 };
     _cleanup_close_ int fd = -1;
     wire_init(&request, WIRE_OPEN_PUBLISHER, 0);
     memcpy(request.topic, pub->name, sizeof request.topic);
@@ -76,18 +86,15 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
     request.flags = (pub->timestamps ? RING_TIMESTAMPS : 0) |
                     (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
     int r = session_request(pub->bus, &request, &reply, &fd);
+    if (r == SHMPS_E_NO_DESCRIPTORS && reply.u.publisher.serial != 0)
+        return refuse_ring(pub, &reply, predecessor, r); /* it was made, but could not be received */
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)
         return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent no descriptor for the ring of \"%s\"",
                            pub->name);
     r = adopt_ring(pub, fd, &reply);
-    if (r < 0) {
-        close_serial(pub->bus, reply.u.publisher.serial);
-        if (predecessor != 0)
-            pub->lost = true; /* the old ring was retired by the request */
-    }
-    return r;
+    return r < 0 ? refuse_ring(pub, &reply, predecessor, r) : 0;
 }
 
 /* A larger message than the ring can take: a larger ring, unless the size was set explicitly. */
