@@ -87,7 +87,7 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
                     (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
     int r = session_request(pub->bus, &request, &reply, &fd);
     if (r == SHMPS_E_NO_DESCRIPTORS && reply.u.publisher.serial != 0)
-        return refuse_ring(pub, &reply, predecessor, r); /* it was made, but could not be received */
+        return refuse_ring(pub, &reply, predecessor, r); /* it could not be received */
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)
