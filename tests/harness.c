@@ -98,8 +98,12 @@ uint64_t test_seed(void) {
 static void on_alarm(int signal) {
     static const char text[] = "Bail out! a test has not ended in time\n";
     (void)signal;
-    if (write(STDERR_FILENO, text, sizeof(text) - 1) >= 0)
-        _exit(124); /* children and daemon die with us */
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+        _exit(124);
+    alarm(3); /* now deadly */
+    if (test.daemon != 0 && kill(test.daemon, SIGTERM) == 0)
+        waitpid(test.daemon, NULL, 0); /* it takes its segments with it; children die with us */
+    _exit(124);
 }
 
 int test_setup(void **state) {
@@ -116,7 +120,8 @@ int test_setup(void **state) {
     test.descriptors = count_descriptors();
     test.mappings = count_mappings();
     test.threads = count_entries("/proc/self/task", "");
-    signal(SIGALRM, on_alarm);
+    struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_RESETHAND | SA_NODEFER };
+    sigaction(SIGALRM, &action, NULL);
     alarm(WATCHDOG_S);
     return 0;
 }
