@@ -247,7 +247,7 @@ static inline int prepare(struct shmps_publisher *pub, size_t bytes, uint32_t n,
                           int64_t timeout_ns) {
     CHECK_FORK(pub->bus);
     if (likely(ring_can_claim(&pub->ring, n) && !ring_roster_stale(&pub->ring) && !pub->loaned &&
-               bytes <= pub->ring.g.message_bytes))
+               bytes <= pub->ring.g.message_bytes && timeout_ns >= SHMPS_FOREVER))
         return 0;
     return prepare_slow(pub, bytes, n, timeout_ns);
 }
