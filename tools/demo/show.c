@@ -1,6 +1,6 @@
 #include "show.h"
 #include <inttypes.h>
-#include <jansson.h>
+#include <json-c/json.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,29 +34,58 @@ void show_open(struct show *show, bool json) {
 
 /* ---- JSON */
 
-static void print_json(json_t *object) {
-    if (object == NULL) {
-        fputs("shmps-demo: out of memory for JSON\n", stderr);
-        exit(1);
-    }
-    json_dumpf(object, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    fflush(stdout);
-    json_decref(object);
+__attribute__((noreturn)) static void out_of_memory(void) {
+    fputs("shmps-demo: out of memory for JSON\n", stderr);
+    exit(1);
 }
 
-static json_t *json_number(uint64_t value) {
-    return json_integer((json_int_t)value);
+static struct json_object *json_map(void) {
+    struct json_object *object = json_object_new_object();
+    if (object == NULL)
+        out_of_memory();
+    return object;
+}
+
+static void json_add(struct json_object *object, const char *key, struct json_object *value) {
+    if (value == NULL || json_object_object_add(object, key, value) != 0) /* NULL would be null */
+        out_of_memory();
+}
+
+static void json_add_number(struct json_object *object, const char *key, uint64_t value) {
+    json_add(object, key, json_object_new_uint64(value));
+}
+
+static void json_add_text(struct json_object *object, const char *key, const char *text) {
+    json_add(object, key, json_object_new_string(text));
+}
+
+static void json_add_bool(struct json_object *object, const char *key, bool value) {
+    json_add(object, key, json_object_new_boolean(value));
+}
+
+static struct json_object *json_event(const char *name) {
+    struct json_object *object = json_map();
+    json_add_text(object, "event", name);
+    return object;
+}
+
+/* Print an object as one line, and free it. */
+static void print_json(struct json_object *object) {
+    const int form = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+    const char *line = json_object_to_json_string_ext(object, form);
+    if (line == NULL)
+        out_of_memory();
+    puts(line);
+    fflush(stdout);
+    json_object_put(object);
 }
 
 /* {"sent": N, "spin": N, ...}: messages so far. */
-static json_t *json_messages(const struct stage *stage) {
-    json_t *object = json_object();
-    json_object_set_new(object, "sent", json_number(stage_sent(stage).messages));
-    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
-        uint64_t messages = stage_totals(stage, (enum role)role).messages;
-        json_object_set_new(object, role_names[role], json_number(messages));
-    }
+static struct json_object *json_messages(const struct stage *stage) {
+    struct json_object *object = json_map();
+    json_add_number(object, "sent", stage_sent(stage).messages);
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++)
+        json_add_number(object, role_names[role], stage_totals(stage, (enum role)role).messages);
     return object;
 }
 
@@ -76,9 +105,12 @@ void show_event(struct show *show, const struct stage *stage, const char *name,
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     if (show->mode == SHOW_JSON) {
-        print_json(json_pack("{s:s, s:f, s:s, s:b, s:o}", "event", name, "time_s", seconds(stage),
-                             "text", text, "pubsubd", stage->daemon_ready, "messages",
-                             json_messages(stage)));
+        struct json_object *object = json_event(name);
+        json_add(object, "time_s", json_object_new_double(seconds(stage)));
+        json_add_text(object, "text", text);
+        json_add_bool(object, "pubsubd", stage->daemon_ready);
+        json_add(object, "messages", json_messages(stage));
+        print_json(object);
         return;
     }
     wipe_table(show);
@@ -173,24 +205,27 @@ static void print_table(struct show *show, const struct stage *stage) {
 }
 
 static void print_progress_object(const struct stage *stage) {
-    json_t *topics = json_object();
+    struct json_object *topics = json_map();
     for (int role = 0; role < ROLE_COUNT; role++) {
-        json_t *of_role = json_object();
+        struct json_object *of_role = json_map();
         for (size_t i = 0; i < stage->members[role].n_topics; i++) {
             const struct report *report = &stage->members[role].topics[i];
-            json_t *numbers = json_object();
-            json_object_set_new(numbers, "messages", json_number(report->messages));
+            struct json_object *numbers = json_map();
+            json_add_number(numbers, "messages", report->messages);
             if (role >= ROLE_FIRST_SUBSCRIBER) {
-                json_object_set_new(numbers, "p50_ns", json_number(report->p50_ns));
-                json_object_set_new(numbers, "p99_ns", json_number(report->p99_ns));
+                json_add_number(numbers, "p50_ns", report->p50_ns);
+                json_add_number(numbers, "p99_ns", report->p99_ns);
             }
-            json_object_set_new(of_role, report->text, numbers);
+            json_add(of_role, report->text, numbers);
         }
-        json_object_set_new(topics, role_names[role], of_role);
+        json_add(topics, role_names[role], of_role);
     }
-    print_json(json_pack("{s:s, s:f, s:b, s:o, s:o}", "event", "progress", "time_s",
-                         seconds(stage), "pubsubd", stage->daemon_ready, "messages",
-                         json_messages(stage), "topics", topics));
+    struct json_object *object = json_event("progress");
+    json_add(object, "time_s", json_object_new_double(seconds(stage)));
+    json_add_bool(object, "pubsubd", stage->daemon_ready);
+    json_add(object, "messages", json_messages(stage));
+    json_add(object, "topics", topics);
+    print_json(object);
 }
 
 void show_progress(struct show *show, const struct stage *stage) {
@@ -273,37 +308,48 @@ static void print_outcome(struct show *show, const struct stage *stage,
         printf("%sFAILED: %s%s\n", paint(show, RED), outcome->reason, paint(show, PLAIN));
 }
 
+static void print_row_object(const struct stage *stage, const struct comparison *row) {
+    struct json_object *object = json_event("topic");
+    json_add_text(object, "topic", row->topic);
+    json_add_text(object, "subscriber", row->subscriber);
+    json_add_number(object, "sent", row->sent);
+    json_add_number(object, "received", row->received);
+    json_add_number(object, "lost", row->missing);
+    json_add_number(object, "wrong", row->wrong);
+    json_add_number(object, "extra", row->extra);
+    for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
+        const struct report *got = topic_of(stage, (enum role)role, row->topic);
+        if (got == NULL || strcmp(role_names[role], row->subscriber) != 0)
+            continue;
+        json_add_number(object, "p50_ns", got->p50_ns);
+        json_add_number(object, "p99_ns", got->p99_ns);
+        json_add_number(object, "max_ns", got->max_ns);
+    }
+    print_json(object);
+}
+
 static void print_outcome_objects(const struct stage *stage, const struct outcome *outcome) {
-    for (size_t i = 0; i < outcome->records.n_rows; i++) {
-        const struct comparison *row = &outcome->records.rows[i];
-        json_t *object =
-            json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "topic", "topic",
-                      row->topic, "subscriber", row->subscriber, "sent", (json_int_t)row->sent,
-                      "received", (json_int_t)row->received, "lost", (json_int_t)row->missing,
-                      "wrong", (json_int_t)row->wrong, "extra", (json_int_t)row->extra);
-        for (int role = ROLE_FIRST_SUBSCRIBER; role < ROLE_COUNT; role++) {
-            const struct report *got = topic_of(stage, (enum role)role, row->topic);
-            if (got == NULL || strcmp(role_names[role], row->subscriber) != 0)
-                continue;
-            json_object_set_new(object, "p50_ns", json_number(got->p50_ns));
-            json_object_set_new(object, "p99_ns", json_number(got->p99_ns));
-            json_object_set_new(object, "max_ns", json_number(got->max_ns));
-        }
-        print_json(object);
-    }
-    json_t *without_daemon = json_object(), *files = json_object();
-    json_object_set_new(without_daemon, "sent", json_number(outcome->sent_without_daemon));
+    for (size_t i = 0; i < outcome->records.n_rows; i++)
+        print_row_object(stage, &outcome->records.rows[i]);
+
+    struct json_object *without_daemon = json_map(), *files = json_map();
+    json_add_number(without_daemon, "sent", outcome->sent_without_daemon);
     for (int role = 0; role < ROLE_COUNT; role++) {
-        json_object_set_new(files, role_names[role], json_string(stage->members[role].record));
+        json_add_text(files, role_names[role], stage->members[role].record);
         if (role >= ROLE_FIRST_SUBSCRIBER)
-            json_object_set_new(without_daemon, role_names[role],
-                                json_number(outcome->received_without_daemon[role]));
+            json_add_number(without_daemon, role_names[role],
+                            outcome->received_without_daemon[role]);
     }
-    print_json(json_pack("{s:s, s:b, s:s, s:s, s:I, s:I, s:o, s:s, s:o}", "event", "result", "ok",
-                         outcome->good, "reason", outcome->reason, "instance", stage->instance,
-                         "sent", (json_int_t)stage_sent(stage).messages, "bytes",
-                         (json_int_t)stage_sent(stage).bytes, "without_daemon", without_daemon,
-                         "directory", stage->out, "files", files));
+    struct json_object *object = json_event("result");
+    json_add_bool(object, "ok", outcome->good);
+    json_add_text(object, "reason", outcome->reason);
+    json_add_text(object, "instance", stage->instance);
+    json_add_number(object, "sent", stage_sent(stage).messages);
+    json_add_number(object, "bytes", stage_sent(stage).bytes);
+    json_add(object, "without_daemon", without_daemon);
+    json_add_text(object, "directory", stage->out);
+    json_add(object, "files", files);
+    print_json(object);
 }
 
 void show_outcome(struct show *show, const struct stage *stage, const struct outcome *outcome) {
