@@ -388,7 +388,12 @@ int adopt(struct bus *bus, bool *ret_found) {
         repair(bus);
         log_notice("adopted what was there; it waits for %u processes to come back",
                    bus->n_owners);
-    } else if (r == SHMPS_E_CORRUPT || r == SHMPS_E_VERSION) {
+    } else if (r == SHMPS_E_VERSION) {
+        /* Another build's bus: its programs may live, and their rings are left alone. */
+        return error_context(r, "instance \"%s\" cannot be taken over (when its programs have "
+                             "ended: rm /dev/shm/shmps.%u.%s.*)", bus->instance,
+                             (unsigned)bus->uid, bus->instance);
+    } else if (r == SHMPS_E_CORRUPT) {
         r = set_aside(bus, &ref);
     } else if (r == SHMPS_E_NO_TOPIC) {
         r = 0;

@@ -35,7 +35,7 @@ static void print_usage(FILE *to) {
           "Lay out the shared memory of a publish/subscribe bus. Runs in the foreground, prints\n"
           "\"ready\" when it accepts clients, ends on SIGTERM.\n"
           "\n"
-          "  --instance NAME         the name of the bus (default: \"default\")\n"
+          "  --instance NAME         the name of the bus (default: $SHMPS_INSTANCE, \"default\")\n"
           "  --system                the bus of the machine: socket in /run/pubsubd\n"
           "  --socket PATH           listen here instead\n"
           "  --loop uring|epoll      how to wait (default: io_uring, else epoll; $SHMPS_LOOP)\n"
@@ -71,7 +71,9 @@ static int parse_options(int argc, char **argv, struct options *o) {
         { NULL, 0, NULL, 0 },
     };
     const char *loop = getenv("SHMPS_LOOP");
-    *o = (struct options){ .instance = "default" };
+    const char *named = getenv("SHMPS_INSTANCE"); /* a socket's path is for clients only */
+    bool by_name = named != NULL && *named != 0 && strchr(named, '/') == NULL;
+    *o = (struct options){ .instance = by_name ? named : "default" };
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         switch (c) {
         case 'i': o->instance = optarg; break;

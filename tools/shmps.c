@@ -33,8 +33,8 @@ static const struct verb verbs[] = {
         .summary = "the topics, who is on them, how much went over them",
         .details = "Reads the bus's directory in shared memory, read-only and without asking\n"
                    "anyone: also when pubsubd is dead, which is then said on stderr. MESSAGES\n"
-                   "and BYTES are of the publishers that are there, and of those that have\n"
-                   "gone but are not read to the end. MEMORY is what it takes of /dev/shm.\n",
+                   "and BYTES are what was published since the topic appeared, also by\n"
+                   "publishers that have gone. MEMORY is what it takes of /dev/shm.\n",
         .options = { FLAG(0, "json", json, "an object per topic and line"), COMMON },
         .run = cmd_ls,
     },
@@ -98,7 +98,7 @@ static const struct verb verbs[] = {
             FLAG(0, "latest", latest, "only the newest message, skipping older ones"),
             FLAG(0, "observe", observe, "only look: unnoticed, also when pubsubd is dead"),
             NUMBER(0, "history", "K", history, 0, UINT32_MAX,
-                   "begin with the newest K messages of each topic"),
+                   "begin with the newest K messages that are still there"),
             FLAG(0, "json", json, "an object per message and line"),
             COMMON,
         },

@@ -218,7 +218,8 @@ struct shmps_subscriber_options {
     int delivery;       /* enum shmps_delivery */
     int wait;           /* enum shmps_wait */
     uint32_t history;   /* first deliver the newest K samples of each topic, over all its
-                           publishers by time; 0: only what is published from now on */
+                           rings by time: of publishers that are there, or have gone but are not
+                           yet read to the end; 0: only what is published from now on */
     uint32_t pins;      /* how many large samples it wants to hold at once, 1 .. 63; 0: 4. Fewer
                            may be granted. */
     uint64_t reserved[4];

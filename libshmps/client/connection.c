@@ -109,8 +109,11 @@ static int start_and_try(struct shmps *bus, const char *name) {
         return r;
     for (;;) { /* the semaphore is a hint: only a connect counts */
         r = try_path(bus, path);
-        if (r != SHMPS_E_NO_DAEMON || now_ns() >= deadline)
+        if (r != SHMPS_E_NO_DAEMON)
             return r;
+        if (now_ns() >= deadline)
+            return error_context(r, "a pubsubd was started but did not get ready (to see why: "
+                                 "pubsubd --instance %s)", name);
         struct timespec nap = { .tv_nsec = 2000000 };
         nanosleep(&nap, NULL);
     }
