@@ -423,6 +423,35 @@ static void a_directory_that_does_not_verify_is_set_aside(void **state) {
     assert_int_equal(system(command), 0);
 }
 
+/* Its programs may live: a daemon of another layout leaves them everything. */
+static void a_directory_of_another_version_is_left_alone(void **state) {
+    struct daemon *d = *state;
+    struct segment_ref ref;
+    struct segment_map map;
+    int status, segment = -1;
+    int fd = control_session(d, 1);
+    open_publisher(fd, "t");
+    open_subscriber(fd, "t", POLICY_LOSSY);
+    unsigned segments_before = (unsigned)segments_left(d);
+    assert_int_equal(daemon_end(d, SIGKILL), SIGKILL);
+    segment_ref_directory(&ref, geteuid(), d->instance);
+    assert_int_equal(segment_open(&ref, SEGMENT_WRITE, geteuid(), &segment), 0);
+    assert_int_equal(segment_map(segment, SEGMENT_WRITE, 4096, &map), 0);
+    struct identity *identity = map.base;
+    identity->version = LAYOUT_VERSION + 1;
+    daemon_start(d, NULL, NULL);
+    assert_int_equal(waitpid(d->pid, &status, 0), d->pid);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_non_null(strstr(daemon_log(d), "SHMPS_E_VERSION"));
+    assert_int_equal(segments_left(d), segments_before);
+    identity->version = LAYOUT_VERSION;
+    segment_unmap(&map);
+    close(segment);
+    daemon_start(d, NULL, NULL); /* its own build takes over */
+    assert_null(strstr(daemon_log(d), "set aside"));
+    close(fd);
+}
+
 static void make_file(const char *name) {
     int fd = shm_open(name, O_CREAT | O_RDWR, 0600);
     assert_true(fd >= 0);
@@ -518,6 +547,7 @@ int main(void) {
         TEST(many_restarts_lose_nothing),
         TEST(a_ring_that_does_not_verify_is_dropped),
         TEST(a_directory_that_does_not_verify_is_set_aside),
+        TEST(a_directory_of_another_version_is_left_alone),
         TEST(leftovers_go_but_only_ours),
         TEST(a_second_daemon_says_who_is_there),
         TEST(the_ready_semaphore_is_posted),
