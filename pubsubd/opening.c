@@ -225,11 +225,27 @@ static int give_name(struct bus *bus, struct opening *o) {
     return r;
 }
 
+/* The predecessor may have been claimed or closed by another session while the ring was made. */
+static int find_again(struct opening *o) {
+    o->predecessor = NULL;
+    if (o->ring->info.predecessor == 0)
+        return 0;
+    for (struct ring *ring = o->session->rings; ring != NULL; ring = ring->session_next)
+        if (ring->info.serial == o->ring->info.predecessor)
+            o->predecessor = ring;
+    if (o->predecessor == NULL)
+        return error_raise(SHMPS_E_INVALID, "publisher %" PRIu64 " was closed meanwhile, and "
+                           "cannot be replaced", o->ring->info.predecessor);
+    return 0;
+}
+
 /* Everything but the links. */
 static int complete(struct bus *bus, struct opening *o) {
     struct ring *ring = o->ring;
     uint64_t start = 0;
-    int r = o->predecessor != NULL ? ring_end(bus, o->predecessor, &start) : 0;
+    int r = find_again(o);
+    if (r == 0 && o->predecessor != NULL)
+        r = ring_end(bus, o->predecessor, &start);
     if (r == 0)
         r = give_name(bus, o);
     if (r < 0)

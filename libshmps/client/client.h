@@ -182,7 +182,6 @@ struct shmps_publisher {
     bool timestamps;
     bool loaned;
     bool lost;                  /* pubsubd no longer knows it */
-    int wake_max;               /* sleepers that one wake may find */
     size_t loan_bytes;
 
     bool explicit_size;

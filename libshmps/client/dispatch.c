@@ -79,6 +79,16 @@ static int serve(struct shmps_subscriber *sub) {
     return calls;
 }
 
+/* A callback before may have closed it. */
+static bool is_open(struct shmps *bus, const struct shmps_subscriber *sub) {
+    pthread_mutex_lock(&bus->lock);
+    const struct shmps_subscriber *s = bus->subscribers;
+    while (s && s != sub)
+        s = s->next;
+    pthread_mutex_unlock(&bus->lock);
+    return s != NULL;
+}
+
 static int dispatch(struct shmps *bus, int64_t timeout_ns) {
     struct epoll_event events[32];
     uint64_t deadline = timeout_ns == 0 ? 0 : deadline_of(timeout_ns);
@@ -95,7 +105,7 @@ static int dispatch(struct shmps *bus, int64_t timeout_ns) {
         for (int i = 0; i < n; i++) {
             if (!events[i].data.ptr)
                 return 0; /* asked to stop */
-            r = serve(events[i].data.ptr);
+            r = is_open(bus, events[i].data.ptr) ? serve(events[i].data.ptr) : 0;
             if (r < 0)
                 return r;
             calls += r;

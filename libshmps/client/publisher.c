@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <limits.h>
 #include <string.h>
 
 static uint64_t stamp(const struct shmps_publisher *pub) {
@@ -220,9 +221,23 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
 
 /* ---- publish */
 
+static void wake_bell(struct shmps_publisher *pub) {
+    /* All of them: observers wait on it too, whom no roster knows. */
+    wake_word((const atomic_u32 *)&pub->ring.ring->bell, INT_MAX);
+}
+
+/* The roster has changed since the room was found: a sleeper of a group that we did not know may
+ * have armed before the commit. If its group cannot be had, a wake alone makes it look again. */
+static void finish_stale(struct shmps_publisher *pub) {
+    if (roster_refresh(pub) < 0 || ring_finish(&pub->ring))
+        wake_bell(pub);
+}
+
 static inline void finish(struct shmps_publisher *pub) {
     if (unlikely(ring_finish(&pub->ring)))
-        wake_word((const atomic_u32 *)&pub->ring.ring->bell, pub->wake_max);
+        wake_bell(pub);
+    if (unlikely(ring_roster_stale(&pub->ring)))
+        finish_stale(pub);
 }
 
 /* What every publish checks first; then there is room for n messages of up to `bytes`. */

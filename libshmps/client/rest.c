@@ -36,7 +36,11 @@ static bool spin(const struct shmps_subscriber *sub, uint64_t until_ns) {
         if (any_ready(sub))
             return true;
         cpu_relax();
-        if (looks % LOOKS_PER_CLOCK == 0 && now_ns() >= until_ns)
+        if (looks % LOOKS_PER_CLOCK != 0)
+            continue;
+        if (unlikely(session_ended(sub->bus)))
+            session_follow(sub->bus);
+        if (now_ns() >= until_ns)
             return false;
     }
 }

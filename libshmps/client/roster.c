@@ -116,8 +116,5 @@ int roster_refresh(struct shmps_publisher *pub) {
     if (r < 0)
         return r;
     pub->ring.generation_seen = g;
-    /* Each reader may be waited for by its own thread, its descriptor, and a descriptor of the
-     * thread kind at once. */
-    pub->wake_max = (int)(pub->ring.n_readers > 0 ? 3 * pub->ring.n_readers : 1);
     return 0;
 }

@@ -83,7 +83,8 @@ static enum ring_take_result copy_block(struct ring_view *view, struct want *wan
         found = ring_read(r, want->hold->large, (size_t)want->hold->large_bytes * 64, s);
     }
     want->buffer = want->hold->large;
-    want->flags = SHMPS_SAMPLE_COPIED;
+    if (found == RING_TAKEN)
+        want->flags = SHMPS_SAMPLE_COPIED;
     return found;
 }
 
@@ -240,6 +241,8 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
         *ret_view = gone ? NULL : view;
         if (r != SHMPS_EMPTY)
             return r;
+        if (!gone) /* a committed sample that is none any more: no honest publisher's */
+            view->history_end = view->reader.next;
     }
     for (uint32_t looked = 0; looked < sub->n_rings; looked++) {
         if (sub->current >= sub->n_rings)
@@ -274,6 +277,8 @@ static int take_wait(struct shmps_subscriber *sub, struct want *want, struct shm
         int r = take_now(sub, want, ret, ret_view);
         if (likely(r != SHMPS_EMPTY))
             return r;
+        if (unlikely(session_ended(sub->bus)))
+            session_follow(sub->bus); /* no generation will tell of its successor */
         if (timeout_ns == 0) {
             if (!sub->descriptor || !descriptor_rest(sub))
                 return SHMPS_EMPTY;
