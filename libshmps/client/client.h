@@ -57,6 +57,7 @@ struct shmps {
 
     int session;                  /* control socket, -1: down */
     uint32_t sequence;
+    uint32_t late;                /* answers still to come that nobody waits for any more */
     uint64_t secret;
     uint64_t epoch;               /* of the daemon that `session` belongs to */
     uint64_t retry_ns;            /* not before this time is a reconnect tried */

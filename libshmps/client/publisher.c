@@ -89,6 +89,8 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
     int r = session_request(pub->bus, &request, &reply, &fd);
     if (r == SHMPS_E_NO_DESCRIPTORS && reply.u.publisher.serial != 0)
         return refuse_ring(pub, &reply, predecessor, r); /* it could not be received */
+    if (r < 0 && predecessor != 0 && pub->bus->late > 0)
+        pub->lost = true; /* the answer will come too late: the old ring has been replaced */
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)

@@ -6,7 +6,42 @@
 
 #define RECONNECT_PAUSE_NS UINT64_C(50000000)
 
-/* One request (initialised by wire_init) and its reply. */
+/* An answer that came too late. What it has opened is closed again: one more answer to come. */
+static void discard(struct shmps *bus, const struct wire_reply *reply) {
+    bool opened = reply->header.type == (WIRE_REPLY | WIRE_OPEN_PUBLISHER) ||
+                  reply->header.type == (WIRE_REPLY | WIRE_OPEN_SUBSCRIBER);
+    if (opened && reply->status == 0) {
+        struct wire_close request;
+        wire_init(&request, WIRE_CLOSE, ++bus->sequence);
+        request.serial = reply->u.publisher.serial; /* in the same place for both */
+        if (wire_send(bus->session, &request, -1) == 0)
+            return;
+    }
+    bus->late--;
+}
+
+/* The reply to request `sequence`; late ones before it are discarded. As wire_receive(). */
+static int receive(struct shmps *bus, uint32_t sequence, union wire_message *message,
+                   size_t *ret_bytes, int *ret_fd, int64_t timeout_ns) {
+    for (;;) {
+        _cleanup_close_ int fd = -1;
+        int r = wire_receive(bus->session, message, ret_bytes, &fd, timeout_ns);
+        bool came = (r == 0 || r == SHMPS_E_NO_DESCRIPTORS) && *ret_bytes > 0;
+        if (came && bus->late > 0 && message->header.sequence != sequence &&
+            wire_check(message, *ret_bytes, 1) == 0) {
+            discard(bus, &message->reply);
+            continue;
+        }
+        if (fd >= 0 && !ret_fd)
+            return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent a descriptor unasked");
+        if (ret_fd)
+            *ret_fd = steal_fd(&fd);
+        return r;
+    }
+}
+
+/* One request (initialised by wire_init) and its reply. When the time is over the session goes on:
+ * pubsubd may be stopped, and a hang-up would be taken for our death. */
 static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, int *ret_fd) {
     struct wire_header *header = request;
     uint32_t sequence = ++bus->sequence;
@@ -16,15 +51,18 @@ static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, in
         return r;
     union wire_message message;
     size_t bytes;
-    r = wire_receive(bus->session, &message, &bytes, ret_fd, bus->timeout_ns);
-    if (r == SHMPS_TIMEOUT)
-        return error_raise(
-            SHMPS_E_NO_DAEMON,
-            "pubsubd of instance \"%s\" has not answered in %lld ms; is it stopped?",
-            bus->instance, (long long)(bus->timeout_ns / 1000000));
+    r = receive(bus, sequence, &message, &bytes, ret_fd, bus->timeout_ns);
+    if (r == SHMPS_TIMEOUT) {
+        bus->late++;
+        ret->status = SHMPS_E_NO_DAEMON; /* not a broken session */
+        return error_raise(SHMPS_E_NO_DAEMON,
+                           "pubsubd of instance \"%s\" has not answered in %lld ms; "
+                           "is it stopped?",
+                           bus->instance, (long long)(bus->timeout_ns / 1000000));
+    }
     if (r == 0 && bytes == 0)
-        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" closed the connection",
-                           bus->instance);
+        return error_raise(SHMPS_E_NO_DAEMON,
+                           "pubsubd of instance \"%s\" closed the connection", bus->instance);
     bool lost_descriptor = r == SHMPS_E_NO_DESCRIPTORS;
     if (r < 0 && !lost_descriptor)
         return r;
@@ -64,6 +102,7 @@ void session_drop(struct shmps *bus) {
         shutdown(bus->session, SHUT_RDWR);
     scope_close(&bus->session);
     bus->session = -1;
+    bus->late = 0;
 }
 
 static int map_directory(struct shmps *bus, int fd) {
@@ -125,7 +164,7 @@ static void claim_publisher(struct shmps *bus, struct shmps_publisher *pub) {
     memcpy(request.topic, pub->name, sizeof request.topic);
     request.claim = pub->serial;
     int r = exchange(bus, &request, &reply, NULL);
-    if (is_broken(r, &reply))
+    if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
         session_drop(bus);
     else if (r < 0)
         pub->lost = true;
@@ -141,7 +180,7 @@ static void claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
     request.policy = sub->policy;
     request.claim = sub->serial;
     int r = exchange(bus, &request, &reply, NULL);
-    if (is_broken(r, &reply))
+    if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
         session_drop(bus);
     else if (r < 0)
         sub->gone = true;
@@ -201,8 +240,17 @@ int session_request(struct shmps *bus, void *request, struct wire_reply *ret, in
 }
 
 static bool is_hung_up(int fd) {
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    return poll(&p, 1, 0) > 0; /* nothing is ever sent unasked: readable means hung up */
+    struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Late answers must not stay: they make the session's socket, and so descriptors, readable. */
+static void take_late(struct shmps *bus) {
+    union wire_message message;
+    size_t bytes = 0;
+    while (bus->session >= 0 && bus->late > 0)
+        if (receive(bus, 0, &message, &bytes, NULL, 0) != 0 || bytes == 0)
+            return;
 }
 
 void session_follow(struct shmps *bus) {
@@ -212,6 +260,7 @@ void session_follow(struct shmps *bus) {
     /* SYNC directory.epoch: acquire pairs with the release of a starting daemon; it listens
      * before. */
     uint64_t epoch = atomic_load_acquire(&bus->directory.header->epoch);
+    take_late(bus);
     if (bus->session < 0 || epoch != bus->epoch || is_hung_up(bus->session))
         reconnect(bus);
     pthread_mutex_unlock(&bus->lock);
