@@ -14,9 +14,10 @@ static int check_ring(struct shmps *bus, uint64_t serial, struct ring_mapping *m
     return 0;
 }
 
-int attach_ring_fd(struct shmps *bus, int fd, uint64_t serial, struct ring_mapping *ret) {
+static int map_ring(struct shmps *bus, int fd, enum segment_access access, uint64_t serial,
+                    struct ring_mapping *ret) {
     struct ring_mapping m = { .map = SEGMENT_MAP_NONE };
-    int r = segment_map(fd, SEGMENT_WRITE, RING_SLOTS_OFFSET, &m.map);
+    int r = segment_map(fd, access, RING_SLOTS_OFFSET, &m.map);
     if (r == 0)
         r = check_ring(bus, serial, &m);
     if (r < 0) {
@@ -27,23 +28,16 @@ int attach_ring_fd(struct shmps *bus, int fd, uint64_t serial, struct ring_mappi
     return 0;
 }
 
+int attach_ring_fd(struct shmps *bus, int fd, uint64_t serial, struct ring_mapping *ret) {
+    return map_ring(bus, fd, SEGMENT_WRITE, serial, ret);
+}
+
 int attach_ring(struct shmps *bus, uint64_t serial, struct ring_mapping *ret) {
     struct segment_ref ref;
     _cleanup_close_ int fd = -1;
     segment_ref_ring(&ref, bus->uid, bus->instance, serial);
     int r = segment_open(&ref, SEGMENT_READ, bus->uid, &fd);
-    if (r < 0)
-        return r;
-    struct ring_mapping m = { .map = SEGMENT_MAP_NONE };
-    r = segment_map(fd, SEGMENT_READ, RING_SLOTS_OFFSET, &m.map);
-    if (r == 0)
-        r = check_ring(bus, serial, &m);
-    if (r < 0) {
-        segment_unmap(&m.map);
-        return r;
-    }
-    *ret = m;
-    return 0;
+    return r < 0 ? r : map_ring(bus, fd, SEGMENT_READ, serial, ret);
 }
 
 int attach_readers(struct shmps *bus, uint64_t ring, uint32_t page, enum segment_access access,

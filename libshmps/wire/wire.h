@@ -1,8 +1,8 @@
 /* wire/wire.h - the control protocol: fixed-size messages over AF_UNIX SOCK_SEQPACKET,
  * little-endian, one datagram each.
  *
- * The client sends a request and reads exactly one reply to it before it sends the next; nothing
- * is sent unasked by the daemon. DRAINED has no reply. A reply carries at most one descriptor. The
+ * Each request has exactly one reply, in order; a client waits for it before it sends the next, or
+ * gives up and discards it later. Nothing is sent unasked by the daemon. DRAINED has no reply. A reply carries at most one descriptor. The
  * first request must be HELLO; anything malformed (length, magic, unknown type, a descriptor that
  * nobody asked for, strings without NUL) ends the session. Reserved fields are zero. */
 #ifndef SHMPS_WIRE_WIRE_H
