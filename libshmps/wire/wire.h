@@ -2,7 +2,8 @@
  * little-endian, one datagram each.
  *
  * Each request has exactly one reply, in order; a client waits for it before it sends the next, or
- * gives up and discards it later. Nothing is sent unasked by the daemon. DRAINED has no reply. A reply carries at most one descriptor. The
+ * gives up and discards it later. Nothing is sent unasked by the daemon. DRAINED has no reply.
+ * A reply carries at most one descriptor. The
  * first request must be HELLO; anything malformed (length, magic, unknown type, a descriptor that
  * nobody asked for, strings without NUL) ends the session. Reserved fields are zero. */
 #ifndef SHMPS_WIRE_WIRE_H
