@@ -1,63 +1,15 @@
 #include "lock.h"
 
 #include "base/error.h"
+#include "base/lock.h"
 #include "base/process.h"
-#include "base/scope.h"
-#include "base/segment.h"
 #include "wire/address.h"
 
-#include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #define PATIENCE_NS UINT64_C(3000000000)
 #define PAUSE_NS 10000000
-
-/* The process that holds the lock of a file, as /proc/locks tells (proc(5)); 0: unknown. */
-static int holder_of(int fd) {
-    struct stat s;
-    char line[256];
-    int holder = 0;
-    FILE *locks = fopen("/proc/locks", "re");
-    if (locks == NULL)
-        return 0;
-    while (holder == 0 && fstat(fd, &s) == 0 && fgets(line, sizeof(line), locks) != NULL) {
-        int pid;
-        unsigned long long inode;
-        if (sscanf(line, "%*s FLOCK ADVISORY WRITE %d %*x:%*x:%llu", &pid, &inode) == 2 &&
-            inode == s.st_ino)
-            holder = pid;
-    }
-    fclose(locks);
-    return holder;
-}
-
-static bool same_file(int a, int b) {
-    struct stat sa, sb;
-    return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_ino == sb.st_ino &&
-           sa.st_dev == sb.st_dev;
-}
-
-/* 0: taken; 1: held by another; 2: what was locked is not the instance's lock any more: again. */
-static int try_lock(const struct segment_ref *ref, int *ret_fd, int *ret_holder) {
-    _cleanup_close_ int fd = shm_open(ref->name, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_system(errno, "cannot open the lock %s", ref->name);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return error_system(errno, "cannot lock %s", ref->name);
-        *ret_holder = holder_of(fd);
-        return 1;
-    }
-    _cleanup_close_ int now = shm_open(ref->name, O_RDWR | O_CLOEXEC, 0);
-    if (now < 0 || !same_file(fd, now))
-        return 2; /* a daemon that ended removed it in between */
-    *ret_fd = steal_fd(&fd);
-    return 0;
-}
 
 static bool answers(const char *path) {
     int fd;
@@ -68,25 +20,16 @@ static bool answers(const char *path) {
 }
 
 int lock_take(uid_t uid, const char *instance, const char *path, int *ret_fd) {
-    struct segment_ref ref;
     uint64_t deadline = now_ns() + PATIENCE_NS;
     int holder = 0;
-    segment_ref_lock(&ref, uid, instance);
     for (;;) {
-        int r = try_lock(&ref, ret_fd, &holder);
+        int r = instance_lock_take(uid, instance, ret_fd, &holder);
         if (r <= 0)
             return r;
-        if (r == 1 && (answers(path) || now_ns() >= deadline))
+        if (answers(path) || now_ns() >= deadline)
             return error_raise(SHMPS_E_BUSY, "instance \"%s\" has a running pubsubd, process %d; "
                                "stop it first (shmps stop), or choose another name (--instance)",
                                instance, holder);
-        if (r == 1)
-            nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
     }
-}
-
-void lock_remove(uid_t uid, const char *instance) {
-    struct segment_ref ref;
-    segment_ref_lock(&ref, uid, instance);
-    segment_remove(&ref);
 }

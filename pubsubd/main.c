@@ -1,6 +1,7 @@
 /* pubsubd - lays out the shared memory of a bus and decides who may use it. It carries no
  * message. */
 #include "base/error.h"
+#include "base/lock.h"
 #include "bus.h"
 #include "lock.h"
 #include "log.h"
@@ -197,7 +198,7 @@ static int serve(struct bus *bus, struct server *server, const struct options *o
     /* What can be found goes first, then those who wait for the end see it. */
     server_stop_listening(server);
     bus_end(bus);
-    lock_remove(bus->uid, bus->instance);
+    instance_lock_remove(bus->uid, bus->instance);
     return 0;
 }
 
