@@ -4,7 +4,7 @@
 size_t ring_publisher_memory(const struct ring_geometry *g) {
     if (g->blocks == 0)
         return 0;
-    return sizeof(struct ring_aside) * g->pins + sizeof(uint64_t) * g->pins +
+    return sizeof(struct ring_aside) * g->blocks + sizeof(uint64_t) * g->pins +
            sizeof(uint32_t) * ((size_t)g->depth + g->blocks);
 }
 
@@ -31,7 +31,7 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring,
     if (g->blocks == 0)
         return;
     p->aside = memory;
-    p->pinned = (uint64_t *)(p->aside + g->pins);
+    p->pinned = (uint64_t *)(p->aside + g->blocks);
     p->owner = (uint32_t *)(p->pinned + g->pins);
     p->free_blocks = p->owner + g->depth;
     for (uint32_t i = 0; i < g->depth; i++)
@@ -74,28 +74,19 @@ static uint64_t least_need(const struct ring_publisher *p) {
     return least;
 }
 
-/* Needs once more, each before the pins of the same reader: a joining reader whose pin is not yet
- * seen is still seen by its need (reading pins alone would let it be overwritten: model-checked).
- */
-static uint64_t least_need_and_pins(struct ring_publisher *p) {
-    uint64_t least = NEED_NONE;
+/* The samples that are pinned. After the needs: a joining reader whose pin is not yet seen is
+ * still seen by its need (reading pins alone would let it be overwritten: model-checked). */
+static void load_pins(struct ring_publisher *p) {
     p->n_pinned = 0;
-    for (uint32_t i = 0; i < p->n_readers; i++) {
-        const struct ring_reader_ref *reader = &p->readers[i];
-        if (reader->reliable && !is_evicted(p, reader->bit))
-            least = min_u64(least, need_of(reader));
-        if (p->g.blocks == 0)
-            continue;
-        for (uint32_t k = 0; k < reader->pins; k++) {
+    for (uint32_t i = 0; i < p->n_readers; i++)
+        for (uint32_t k = 0; k < p->readers[i].pins; k++) {
             /* SYNC reader.pins: acquire pairs with the release unpin in ring_release(): its reads
              * of the block are over. A pin that matters was stored before its reader saw low <= s,
-             * hence before our fence. */
-            uint64_t pin = atomic_load_acquire(reader_pin_view(reader->entry, k));
+             * or before its need; hence before our fence, or before the need that we have seen. */
+            uint64_t pin = atomic_load_acquire(reader_pin_view(p->readers[i].entry, k));
             if (pin != 0 && p->n_pinned < p->g.pins)
                 p->pinned[p->n_pinned++] = pin - 1;
         }
-    }
-    return least;
 }
 
 static bool is_pinned(const struct ring_publisher *p, uint64_t sequence) {
@@ -105,10 +96,23 @@ static bool is_pinned(const struct ring_publisher *p, uint64_t sequence) {
     return false;
 }
 
-/* Blocks of samples below limit - depth are free unless pinned, then set aside until a later
- * reclaim. There are never more than P set aside, as that many pins are granted: a free block is
- * always left (depth + P + 1). */
+/* The blocks of samples below limit - depth: free unless pinned, which is looked at later. */
+static void set_aside(struct ring_publisher *p) {
+    for (; p->freed < p->limit - p->g.depth; p->freed++) {
+        uint32_t *owner = &p->owner[p->freed & (p->g.depth - 1)];
+        if (*owner != RING_NO_BLOCK)
+            p->aside[p->n_aside++] = (struct ring_aside){ p->freed, *owner };
+        *owner = RING_NO_BLOCK;
+    }
+}
+
+/* Look at the pins only when the free blocks do not last until the next reclaim: a look takes
+ * from each reader the line that it stores its pins in. Enough come back: no more than P are
+ * pinned, and there are depth + P + 1. */
 static void free_blocks(struct ring_publisher *p) {
+    if (p->n_free > p->limit - p->head)
+        return;
+    load_pins(p);
     for (uint32_t i = 0; i < p->n_aside;) {
         if (is_pinned(p, p->aside[i].sequence)) {
             i++;
@@ -116,16 +120,6 @@ static void free_blocks(struct ring_publisher *p) {
             p->free_blocks[p->n_free++] = p->aside[i].block;
             p->aside[i] = p->aside[--p->n_aside];
         }
-    }
-    for (; p->freed < p->limit - p->g.depth; p->freed++) {
-        uint32_t *owner = &p->owner[p->freed & (p->g.depth - 1)];
-        if (*owner == RING_NO_BLOCK)
-            continue;
-        if (is_pinned(p, p->freed) && p->n_aside < p->g.pins)
-            p->aside[p->n_aside++] = (struct ring_aside){ .sequence = p->freed, .block = *owner };
-        else
-            p->free_blocks[p->n_free++] = *owner;
-        *owner = RING_NO_BLOCK;
     }
 }
 
@@ -152,11 +146,13 @@ enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n) {
     if (ring_roster_stale(p))
         return RING_STALE;
 
-    uint64_t limit = min_u64(p->low, least_need_and_pins(p)) + depth;
+    uint64_t limit = min_u64(p->low, least_need(p)) + depth;
     if (limit > p->limit) /* never back: the need of one who is just joining may be stale */
         p->limit = min_u64(limit, SEQUENCE_END);
-    if (p->g.blocks > 0)
+    if (p->g.blocks > 0) {
+        set_aside(p);
         free_blocks(p);
+    }
     /* relaxed: a single-writer counter for tools */
     atomic_store_relaxed(&p->ring->counters.reclaims,
                          atomic_load_relaxed(&p->ring->counters.reclaims) + 1);

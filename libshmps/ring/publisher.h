@@ -35,7 +35,7 @@ struct ring_group_ref {
     const atomic_u64 *armed;
 };
 
-struct ring_aside { /* a pinned block of a sample below limit - depth */
+struct ring_aside { /* a block of a sample below limit - depth, pinned or not yet looked at */
     uint64_t sequence; /* of the sample that owned the block */
     uint32_t block;
 };
@@ -75,9 +75,9 @@ struct ring_publisher {
                                        RING_NO_BLOCK */
     uint32_t *free_blocks;          /* [blocks]: a stack */
     uint32_t n_free;
-    struct ring_aside *aside;       /* [pins] */
+    struct ring_aside *aside;       /* [blocks] */
     uint32_t n_aside;
-    uint64_t *pinned;               /* [pins]: the samples found pinned in this reclaim */
+    uint64_t *pinned;               /* [pins]: the samples found pinned at the last look */
     uint32_t n_pinned;
     uint32_t loaned;                /* the block of the open claim, or RING_NO_BLOCK */
     uint64_t evicted[32];           /* private copy of the bits that we set */

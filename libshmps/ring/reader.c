@@ -154,8 +154,8 @@ static bool block_valid(const struct ring_reader *r, uint64_t block, uint64_t by
 
 static void unpin(struct ring_reader *r, uint32_t pin) {
     r->held &= ~(UINT64_C(1) << pin);
-    /* SYNC reader.pins: release pairs with the acquire in least_need_and_pins(): our reads of the
-     * block are over. */
+    /* SYNC reader.pins: release pairs with the acquire in load_pins(): our reads of the block are
+     * over. */
     atomic_store_release(reader_pin(r->entry, pin), 0);
 }
 

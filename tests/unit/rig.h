@@ -185,10 +185,8 @@ static inline const char *what_is_wrong(const struct ring_publisher *p) {
         return "head <= limit <= low + depth does not hold";
     if (p->g.blocks == 0)
         return NULL;
-    if (p->n_free == 0 && p->loaned == RING_NO_BLOCK)
-        return "no block is free";
-    if (p->n_aside > p->g.pins)
-        return "more blocks are set aside than pins were granted";
+    if (p->n_free + (p->loaned != RING_NO_BLOCK) < p->limit - p->head + 1)
+        return "there are fewer free blocks than may be claimed";
     seen = calloc(1, p->g.blocks);
     if (seen == NULL)
         return "no memory";
@@ -306,6 +304,19 @@ static inline uint64_t test_seed(void) {
 static inline uint64_t draw(uint64_t *state, uint64_t below) {
     *state = mix(*state);
     return *state % below;
+}
+
+/* Blocks set aside whose sample is one of these. */
+static inline uint32_t rig_count_aside(const struct rig *rig, const struct ring_sample *samples,
+                                       uint32_t n) {
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < rig->p.n_aside; i++)
+        for (uint32_t k = 0; k < n; k++)
+            if (rig->p.aside[i].sequence == samples[k].sequence) {
+                found++;
+                break;
+            }
+    return found;
 }
 
 #endif

@@ -188,7 +188,7 @@ static void test_pins_beyond_the_grant_are_ignored(void **state) {
         for (uint32_t i = 0; i < 7; i++) /* pins all there is */
             atomic_store_release(reader_pin(greedy.entry, i), rig.p.head - i % 4);
         rig_check(&rig);
-        assert_true(rig.p.n_aside <= 2);
+        assert_true(rig.p.n_pinned <= 2);
     }
     rig_close(&rig);
 }
