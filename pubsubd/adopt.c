@@ -354,7 +354,7 @@ static bool is_mentioned(const struct bus *bus, const struct segment_found *foun
 }
 
 static void sweep(void *data, const struct segment_found *found) {
-    if (found->content == SEGMENT_SET_ASIDE || is_mentioned(data, found))
+    if (bus_needs(found) || is_mentioned(data, found))
         return;
     log_info("removing %s, which nothing in the directory mentions", found->ref.name);
     segment_remove(&found->ref);
@@ -366,12 +366,10 @@ static void remove_set_aside(void *data, const struct segment_found *found) {
         segment_remove(&found->ref);
 }
 
-/* One is kept, so that they cannot pile up. */
 static int set_aside(struct bus *bus, const struct segment_ref *ref) {
     struct segment_ref to;
     bus_error(bus, SHMPS_E_CORRUPT, "the directory found is set aside", shmps_error_detail());
     bus_forget(bus);
-    segment_list(bus->uid, bus->instance, remove_set_aside, NULL);
     segment_ref_set_aside(&to, bus->uid, bus->instance, now_ns());
     int r = segment_rename(ref, &to);
     if (r == 0)
@@ -382,7 +380,10 @@ static int set_aside(struct bus *bus, const struct segment_ref *ref) {
 int adopt(struct bus *bus, bool *ret_found) {
     struct segment_ref ref;
     segment_ref_directory(&ref, bus->uid, bus->instance);
-    int r = read_directory(bus, &ref);
+    /* What was set aside before: its time to be looked at is over. */
+    int r = segment_list(bus->uid, bus->instance, remove_set_aside, NULL);
+    if (r == 0)
+        r = read_directory(bus, &ref);
     *ret_found = r == 0;
     if (r == 0) {
         repair(bus);

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -123,9 +124,20 @@ void bus_begin(struct bus *bus) {
     change_all(bus);
 }
 
+bool bus_needs(const struct segment_found *found) {
+    switch (found->content) {
+    case SEGMENT_SET_ASIDE: /* kept until the next start */
+        return true;
+    case SEGMENT_READY: /* whose thread lives waits for it, and removes it */
+        return kill(found->pid, 0) == 0 || errno != ESRCH;
+    default:
+        return false;
+    }
+}
+
 static void remove_found(void *data, const struct segment_found *found) {
     (void)data;
-    if (found->content != SEGMENT_SET_ASIDE)
+    if (!bus_needs(found))
         segment_remove(&found->ref);
 }
 

@@ -140,6 +140,8 @@ void bus_begin(struct bus *bus);
 void bus_rest(struct bus *bus);
 /* A clean end: everybody is told, all segments are removed. */
 void bus_end(struct bus *bus);
+/* Is it of use, though no directory mentions it? */
+bool bus_needs(const struct segment_found *found);
 
 /* The next serial; used up in the directory before anything has it. */
 uint64_t bus_draw_serial(struct bus *bus);

@@ -123,7 +123,6 @@ static void on_signal(void *data, uint32_t events) {
 /* SIGHUP: the terminal of a daemon in the foreground has gone. */
 static int watch_signals(struct signals *signals, struct bus *bus) {
     sigset_t set;
-    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
@@ -231,6 +230,7 @@ int main(int argc, char **argv) {
     int status = parse_options(argc, argv, &o);
     if (status >= 0)
         return status;
+    signal(SIGPIPE, SIG_IGN); /* who started us may have gone, with the other end of stderr */
     log_setup(o.verbose ? LOG_DEBUG : LOG_INFO);
     umask(077);
     int r = find_path(&o, path);
@@ -247,6 +247,8 @@ int main(int argc, char **argv) {
         boot_id(bus.boot);
         barrier_registered();
         r = run(&bus, &o, path);
+        if (r < 0) /* what it found stays, an empty file need not */
+            instance_lock_remove(bus.uid, bus.instance);
     }
     if (r < 0)
         log_error("%s: %s", shmps_error_name(r), shmps_error_detail());

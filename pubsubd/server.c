@@ -76,7 +76,7 @@ static void on_connect(void *data, uint32_t events) {
             break;
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
-        int r = error_system(errno, "cannot accept a client; raise RLIMIT_NOFILE (ulimit -n)");
+        int r = error_system(errno, "cannot accept a client");
         bus_error(server->bus, r, "accept", shmps_error_detail());
         if (!turn_away(server)) { /* without a pause this would spin */
             set_timer(server->accept_timer, BACK_OFF_NS);

@@ -106,7 +106,8 @@ int error_system(int errno_value, const char *format, ...) {
     va_end(args);
     /* The GNU strerror_r(3): it returns the text, which need not be in the buffer. */
     const char *text = strerror_r(errno_value, reason, sizeof(reason));
-    return error_raise(code_of_errno(errno_value), "%s: %s", story, text);
+    return error_raise(code_of_errno(errno_value), "%s: %s%s", story, text,
+                       errno_value == EMFILE ? "; raise RLIMIT_NOFILE (ulimit -n)" : "");
 }
 
 int error_context(int code, const char *format, ...) {

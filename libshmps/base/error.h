@@ -15,7 +15,7 @@ __attribute__((format(printf, 2, 3), cold)) int error_raise(int code, const char
 
 /* The same for a failed system call: maps errno_value to a code (ENOSPC: NO_SPACE, EMFILE and
  * ENFILE: NO_DESCRIPTORS, ENOMEM: NO_MEMORY, EACCES and EPERM: PERMISSION, else SYSTEM) and
- * appends ": <strerror>". */
+ * appends ": <strerror>" and, for EMFILE, the remedy. */
 __attribute__((format(printf, 2, 3), cold)) int error_system(int errno_value,
                                                              const char *format, ...);
 

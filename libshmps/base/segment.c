@@ -56,6 +56,11 @@ void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *insta
     make_ref(ret, uid, instance, "dir.bad-%" PRIu64, number);
 }
 
+void segment_ready_name(char ret[SEGMENT_NAME_BYTES], uid_t uid, const char *instance, pid_t pid) {
+    snprintf(ret, SEGMENT_NAME_BYTES, "/shmps.%u.%.*s.ready.%d", (unsigned)uid, INSTANCE_BYTES - 1,
+             instance, (int)pid);
+}
+
 bool instance_name_valid(const char *name) {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                   "0123456789_-";
@@ -287,31 +292,53 @@ int segment_rename(const struct segment_ref *from, const struct segment_ref *to)
     return error_system(errno, "cannot rename segment %s to %s", from->name, to->name);
 }
 
+/* Where glibc's sem_open(3) puts /NAME: beside the segments, as sem.NAME. */
+static bool parse_ready(const char *tail, uid_t uid, const char *instance,
+                        struct segment_found *ret) {
+    char name[SEGMENT_NAME_BYTES];
+    int pid;
+
+    if (sscanf(tail, "ready.%d", &pid) != 1 || pid <= 0) {
+        return false;
+    }
+    segment_ready_name(name, uid, instance, pid);
+    ret->content = SEGMENT_READY;
+    ret->pid = pid;
+    ret->ref.kind = SEGMENT_NAMED;
+    snprintf(ret->ref.name, sizeof(ret->ref.name), "/sem.%.*s", SEGMENT_NAME_BYTES - 6, name + 1);
+    return true;
+}
+
 /* Only names that could have been made here count: made again from what was read, it is the
  * same. */
 static bool parse_name(const char *file, uid_t uid, const char *instance,
                        struct segment_found *ret) {
     struct segment_found found = { 0 };
     char prefix[SEGMENT_NAME_BYTES];
+    bool semaphore = strncmp(file, "sem.", 4) == 0;
+    const char *name = semaphore ? file + 4 : file;
 
     snprintf(prefix, sizeof(prefix), "shmps.%u.%s.", (unsigned)uid, instance);
-    if (strncmp(file, prefix, strlen(prefix)) != 0) {
+    if (strncmp(name, prefix, strlen(prefix)) != 0) {
         return false;
     }
-    const char *tail = file + strlen(prefix);
-    if (sscanf(tail, "r%" SCNu64, &found.ring) == 1) {
+    const char *tail = name + strlen(prefix);
+    uint64_t number;
+    if (semaphore) {
+        if (!parse_ready(tail, uid, instance, &found)) {
+            return false;
+        }
+    } else if (sscanf(tail, "r%" SCNu64, &found.ring) == 1) {
         found.content = SEGMENT_OF_RING;
         segment_ref_ring(&found.ref, uid, instance, found.ring);
     } else if (sscanf(tail, "e%" SCNu64 ".%" SCNu32, &found.ring, &found.page) == 2) {
         found.content = SEGMENT_OF_READERS;
         segment_ref_readers(&found.ref, uid, instance, found.ring, found.page);
-    } else {
-        uint64_t number;
-        if (sscanf(tail, "dir.bad-%" SCNu64, &number) != 1) {
-            return false;
-        }
+    } else if (sscanf(tail, "dir.bad-%" SCNu64, &number) == 1) {
         found.content = SEGMENT_SET_ASIDE;
         segment_ref_set_aside(&found.ref, uid, instance, number);
+    } else {
+        return false;
     }
     *ret = found;
     return strcmp(found.ref.name + 1, file) == 0;

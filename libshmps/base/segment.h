@@ -7,6 +7,8 @@
  *     /shmps.UID.INSTANCE.lock            empty; the running daemon holds its lock
  *     /shmps.UID.INSTANCE.dir.bad-<n>     a directory that did not verify, set aside for whoever
  *                                         wants to know why
+ *     /sem.shmps.UID.INSTANCE.ready.<pid> no segment: the semaphore of a client, thread <pid>,
+ *                                         that has started a daemon and waits for it
  * (ring: the ring's serial, page: the roster page's index, both decimal). Sealed memory (topics
  * that cross users) will be a second kind behind the same calls: whoever holds a segment_ref need
  * not know which.
@@ -21,7 +23,7 @@
 #include <sys/types.h>
 
 #define INSTANCE_BYTES 33      /* [A-Za-z0-9_-]{1,32} and a NUL */
-#define SEGMENT_NAME_BYTES 128 /* any name below, with the NUL */
+#define SEGMENT_NAME_BYTES 128 /* any name here, with the NUL */
 
 enum segment_kind { SEGMENT_NAMED = 1 /* SEGMENT_SEALED = 2 is reserved */ };
 
@@ -38,6 +40,9 @@ void segment_ref_readers(struct segment_ref *ret, uid_t uid, const char *instanc
 void segment_ref_lock(struct segment_ref *ret, uid_t uid, const char *instance);
 void segment_ref_set_aside(struct segment_ref *ret, uid_t uid, const char *instance,
                            uint64_t number);
+
+/* The name, as for sem_open(3), of the semaphore of thread `pid`. */
+void segment_ready_name(char ret[SEGMENT_NAME_BYTES], uid_t uid, const char *instance, pid_t pid);
 
 /* True if it is a well-formed instance name. */
 bool instance_name_valid(const char *name);
@@ -90,15 +95,21 @@ void segment_remove(const struct segment_ref *ref);
 int segment_rename(const struct segment_ref *from, const struct segment_ref *to);
 
 /* A segment of an instance, as its name tells. */
-enum segment_content { SEGMENT_OF_RING = 1, SEGMENT_OF_READERS = 2, SEGMENT_SET_ASIDE = 3 };
+enum segment_content {
+    SEGMENT_OF_RING = 1,
+    SEGMENT_OF_READERS = 2,
+    SEGMENT_SET_ASIDE = 3,
+    SEGMENT_READY = 4, /* the semaphore of a client that starts a daemon */
+};
 struct segment_found {
     struct segment_ref ref;
     enum segment_content content;
-    uint64_t ring; /* serial; SET_ASIDE: 0 */
+    uint64_t ring; /* serial; SET_ASIDE, READY: 0 */
     uint32_t page; /* READERS only */
+    pid_t pid;     /* READY only */
 };
-/* Visit the rings, readers segments and directories set aside of an instance that there are by
- * name and that belong to `uid`. `visit` may remove what it is shown.
+/* Visit the rings, readers segments, directories set aside and semaphores of an instance that
+ * there are by name and that belong to `uid`. `visit` may remove what it is shown.
  * SYSTEM, NO_DESCRIPTORS, NO_MEMORY. */
 int segment_list(uid_t uid, const char *instance,
                  void (*visit)(void *data, const struct segment_found *found), void *data);

@@ -30,7 +30,9 @@
 #include "wire/address.h"
 #include "wire/wire.h"
 
+#include <limits.h>
 #include <pthread.h>
+#include <semaphore.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a bell's low half is its first word");
 
@@ -124,9 +126,23 @@ void session_drained(struct shmps *bus, uint64_t ring);
 
 /* ---- autostart.c */
 
-/* Start pubsubd for an instance of this user and wait until it seems ready, at most until
- * deadline_ns. Only a connect tells whether it is. */
-int autostart(const char *instance, uint64_t deadline_ns);
+/* A pubsubd in the making. */
+struct start {
+    pid_t watcher; /* our child, pubsubd's parent; ends with it, and with what it ended with */
+    int status;    /* of the watcher, once it has */
+    bool ended;
+    int log;       /* what pubsubd has written to stderr */
+    sem_t *ready;
+    char path[PATH_MAX];
+};
+/* Start pubsubd for an instance of this user; wait until it says that it is ready, has ended, or
+ * deadline_ns is over. Only a connect tells whether it is. NO_DAEMON: there is none that can be
+ * run. autostart_end() is to be called in any case. */
+int autostart_begin(struct start *start, const char *instance, uint64_t deadline_ns);
+bool autostart_ended(struct start *start);
+/* Let go of it; it runs on. `r` is what connecting gave, and is returned; with NO_DAEMON it is
+ * told what became of pubsubd. */
+int autostart_end(struct start *start, const char *instance, int r, int64_t waited_ns);
 
 /* ---- attach.c */
 

@@ -104,19 +104,17 @@ static int start_and_try(struct shmps *bus, const char *name) {
     int r = address_of_instance(name, false, true, path);
     if (r < 0)
         return r;
-    r = autostart(name, deadline);
-    if (r < 0)
-        return r;
-    for (;;) { /* the semaphore is a hint: only a connect counts */
+    struct start start;
+    r = autostart_begin(&start, name, deadline);
+    bool again = r == 0;
+    while (again) { /* the semaphore is a hint: only a connect counts */
+        again = !autostart_ended(&start) && now_ns() < deadline;
         r = try_path(bus, path);
-        if (r != SHMPS_E_NO_DAEMON)
-            return r;
-        if (now_ns() >= deadline)
-            return error_context(r, "a pubsubd was started but did not get ready (to see why: "
-                                 "pubsubd --instance %s)", name);
-        struct timespec nap = { .tv_nsec = 2000000 };
-        nanosleep(&nap, NULL);
+        again = again && r == SHMPS_E_NO_DAEMON;
+        if (again)
+            nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
     }
+    return autostart_end(&start, name, r, bus->timeout_ns);
 }
 
 static int open_session(struct shmps *bus, const struct target *t) {

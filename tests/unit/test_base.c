@@ -73,7 +73,8 @@ static void a_failed_system_call_is_mapped_and_named(void **state) {
     };
     for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
         char expected[256];
-        snprintf(expected, sizeof(expected), "cannot do %zu: %s", i, strerror(cases[i].number));
+        snprintf(expected, sizeof(expected), "cannot do %zu: %s%s", i, strerror(cases[i].number),
+                 cases[i].number == EMFILE ? "; raise RLIMIT_NOFILE (ulimit -n)" : "");
         assert_int_equal(error_system(cases[i].number, "cannot do %zu", i), cases[i].code);
         assert_string_equal(shmps_error_detail(), expected);
     }

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -463,7 +464,7 @@ static void a_renamed_segment_has_only_its_new_name(void **state) {
 }
 
 struct found {
-    unsigned rings, readers, aside, wrong;
+    unsigned rings, readers, aside, ready, wrong;
 };
 
 static void count_found(void *data, const struct segment_found *found) {
@@ -471,6 +472,7 @@ static void count_found(void *data, const struct segment_found *found) {
     n->rings += found->content == SEGMENT_OF_RING && found->ring == 1;
     n->readers += found->content == SEGMENT_OF_READERS && found->ring == 12 && found->page == 3;
     n->aside += found->content == SEGMENT_SET_ASIDE && found->ring == 0;
+    n->ready += found->content == SEGMENT_READY && found->pid == 77;
     n->wrong += strstr(found->ref.name, instance) == NULL;
     segment_remove(&found->ref);
 }
@@ -479,12 +481,17 @@ static void a_list_shows_what_is_of_the_instance(void **state) {
     (void)state;
     struct segment_ref refs[3];
     const char *others[] = { ".r1x", ".r01", ".r-1", ".e1", ".e1.2.3", ".x1", "x.r1",
-                             ".dir.bad-" };
+                             ".dir.bad-", ".ready.77" };
     struct found found = { 0 };
     int fd;
     segment_ref_ring(&refs[0], getuid(), instance, 1);
     segment_ref_readers(&refs[1], getuid(), instance, 12, 3);
     segment_ref_set_aside(&refs[2], getuid(), instance, 4);
+    char semaphore[SEGMENT_NAME_BYTES];
+    segment_ready_name(semaphore, getuid(), instance, 77);
+    sem_t *ready = sem_open(semaphore, O_CREAT | O_EXCL, 0600, 0);
+    assert_ptr_not_equal(ready, SEM_FAILED);
+    sem_close(ready);
     for (size_t i = 0; i < ARRAY_LENGTH(refs); i++) {
         assert_int_equal(segment_create(&refs[i], PAGE, &fd), 0);
         close(fd);
@@ -503,6 +510,8 @@ static void a_list_shows_what_is_of_the_instance(void **state) {
     assert_int_equal(found.rings, 1);
     assert_int_equal(found.readers, 1);
     assert_int_equal(found.aside, 1);
+    assert_int_equal(found.ready, 1);
+    assert_int_equal(sem_unlink(semaphore), -1); /* the name that was shown is the file's */
     assert_int_equal(found.wrong, 0);
     struct found none = { 0 };
     assert_int_equal(segment_list(getuid(), instance, count_found, &none), 0);
