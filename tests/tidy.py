@@ -37,7 +37,17 @@ FOLDERS = {
     "tests/": (ALL_ROOMS, PUBLIC),
 }
 # The tool's viewers read segments, read-only.
-VIEWERS = ("tools/cmd_ls.c", "tools/cmd_info.c", "tools/view.c", "tools/view.h")
+VIEWERS = tuple(
+    f"tools/{name}"
+    for name in (
+        "cmd_dump.c",
+        "cmd_info.c",
+        "cmd_ls.c",
+        "cmd_top.c",
+        "view.c",
+        "view.h",
+    )
+)
 VIEWER_ROOMS = {"layout", "base"}
 VIEWER_HEADERS = {"ring/observer.h"}
 # Compiles the ring's sources with accesses that it can stop at.

@@ -25,15 +25,6 @@ static const char *subscriber_state_name(const struct view_subscriber *subscribe
     return view_owner_alive(&subscriber->info.owner) ? "live" : "dead";
 }
 
-/* How many samples of a ring a subscriber has still to read. */
-static uint64_t cursor_lag(const struct view_cursor *cursor, const struct view_ring *ring) {
-    return cursor->next < ring->seen.head ? ring->seen.head - cursor->next : 0;
-}
-
-static bool cursor_readable(const struct view_cursor *cursor, const struct view_ring *ring) {
-    return cursor->known && cursor->next != NEED_NONE && !ring->trouble;
-}
-
 /* ---- JSON */
 
 static struct json_object *number(uint64_t n) {
@@ -43,8 +34,8 @@ static struct json_object *number(uint64_t n) {
 static void add_owner(struct json_object *o, const struct owner_info *owner) {
     json_object_object_add(o, "pid", json_object_new_int(owner->pid));
     json_object_object_add(o, "uid", number(owner->uid));
-    char command[COMMAND_BYTES + 1];
-    snprintf(command, sizeof(command), "%.*s", COMMAND_BYTES, owner->command);
+    char command[VIEW_COMMAND_BYTES];
+    view_command(owner, command);
     json_object_object_add(o, "command", json_text(command));
 }
 
@@ -79,11 +70,11 @@ static struct json_object *publisher_json(const struct view_ring *ring) {
 static struct json_object *cursor_json(const struct view_cursor *cursor,
                                        const struct view_ring *ring) {
     struct json_object *o = json_object_new_object();
-    bool readable = cursor_readable(cursor, ring);
+    bool readable = view_cursor_readable(cursor, ring);
     json_object_object_add(o, "publisher", number(ring->info.publisher));
     json_object_object_add(o, "ring", number(ring->info.serial));
     json_object_object_add(o, "cursor", readable ? number(cursor->next) : NULL);
-    json_object_object_add(o, "lag", readable ? number(cursor_lag(cursor, ring)) : NULL);
+    json_object_object_add(o, "lag", readable ? number(view_cursor_lag(cursor, ring)) : NULL);
     json_object_object_add(o, "pins_held", number(cursor->held));
     json_object_object_add(o, "evicted", json_object_new_boolean(cursor->evicted));
     return o;
@@ -139,15 +130,9 @@ static void add_number(struct table *table, bool known, uint64_t n) {
         table_add(table, "-");
 }
 
-static void add_size(struct table *table, uint64_t bytes) {
-    char text[SIZE_TEXT_BYTES];
-    size_text(bytes, text);
-    table_add(table, "%s", text);
-}
-
 static void add_owner_cells(struct table *table, const struct owner_info *owner) {
-    char command[COMMAND_BYTES + 1];
-    snprintf(command, sizeof(command), "%.*s", COMMAND_BYTES, owner->command);
+    char command[VIEW_COMMAND_BYTES];
+    view_command(owner, command);
     char *escaped = text_escape(command);
     table_add(table, "%d", (int)owner->pid);
     table_add(table, "%u", owner->uid);
@@ -165,8 +150,8 @@ static void print_publishers(const struct view_topic *topic) {
         add_owner_cells(&table, &ring->info.owner);
         add_number(&table, true, ring->info.publisher);
         add_number(&table, true, ring->info.depth);
-        add_size(&table, ring->info.message_bytes);
-        add_size(&table, ring->info.bytes);
+        table_add_size(&table, ring->info.message_bytes);
+        table_add_size(&table, ring->info.bytes);
         add_number(&table, !ring->trouble, ring->seen.head);
         add_number(&table, !ring->trouble, ring->seen.stalls);
         add_number(&table, !ring->trouble, ring->seen.wakes);
@@ -187,12 +172,12 @@ static void print_subscribers(const struct view_topic *topic) {
         for (uint32_t k = 0; k == 0 || k < topic->n_rings; k++) {
             const struct view_ring *ring = k < topic->n_rings ? &topic->rings[k] : NULL;
             const struct view_cursor *cursor = &subscriber->cursors[k];
-            bool readable = ring && cursor_readable(cursor, ring);
+            bool readable = ring && view_cursor_readable(cursor, ring);
             add_owner_cells(&table, &subscriber->info.owner);
             table_add(&table, "%s", policy_name(subscriber->policy));
             add_number(&table, ring, ring ? ring->info.publisher : 0);
             add_number(&table, readable, cursor->next);
-            add_number(&table, readable, readable ? cursor_lag(cursor, ring) : 0);
+            add_number(&table, readable, readable ? view_cursor_lag(cursor, ring) : 0);
             table_add(&table, "%u/%u", cursor->held, subscriber->pins);
             table_add(&table, "%s",
                       cursor->evicted ? "evicted" : subscriber_state_name(subscriber));

@@ -53,6 +53,56 @@ static const struct verb verbs[] = {
         .run = cmd_info,
     },
     {
+        .name = "top",
+        .words = "",
+        .summary = "the topics' rates, interval by interval",
+        .details = "Only in batch mode: a table an interval, for a log or a pipe. Read-only and\n"
+                   "unnoticed, also when pubsubd is dead. FILL is the share of each ring that\n"
+                   "the slowest subscriber has still to read, the fullest ring first: at 100% a\n"
+                   "reliable one holds its publisher back. LAG is what the slowest has still to\n"
+                   "read, LOST what of that is overwritten already; those with --latest, who\n"
+                   "skip, do not count. EVICTED are the reliable ones that were too slow,\n"
+                   "REFUSED the opens that pubsubd refused, MEMORY what the topic takes of\n"
+                   "/dev/shm.\n",
+        .options = {
+            FLAG('b', "batch", batch, "print tables, one below the other"),
+            NUMBER('n', "count", "N", count, 1, UINT64_MAX, "end after N tables"),
+            SECONDS('d', "interval", interval_ns, "the time between two; else 1"),
+            TEXT(0, "sort", "KEY", sort,
+                 "rate, bytes, memory, lag, lost, refused or topic; else rate"),
+            FLAG(0, "json", json, "an object per topic, interval and line"),
+            COMMON,
+        },
+        .run = cmd_top,
+    },
+    {
+        .name = "dump",
+        .words = "[FILTER...]",
+        .words_max = 256,
+        .summary = "the black box: the last messages of each topic",
+        .details = "Reads the rings themselves, read-only and unnoticed: of a running bus, and\n"
+                   "of one of which everything was killed. The newest come last, over all\n"
+                   "publishers of a topic by publish time; what is missing between two of a\n"
+                   "publisher is told as a gap. Each has a line with its time, topic, sequence,\n"
+                   "publisher, size and tag; below it the payload, as text if it is printable,\n"
+                   "else in hex.\n\n"
+                   "--json prints topic, publisher, pid, command, lost (missing before it), seq,\n"
+                   "time_ns (CLOCK_MONOTONIC), time (UTC), tag, bytes, and payload or, if that\n"
+                   "is no UTF-8, payload_base64. A loss that no message follows is an object\n"
+                   "without seq. The calendar's time is as of now: a clock that was set since,\n"
+                   "or a suspend, shifts it.\n",
+        .options = {
+            NUMBER('n', "count", "N", count, 1, UINT64_MAX,
+                   "the newest N of each topic, instead of 10"),
+            NUMBER(0, "bytes", "N", bytes, 1, UINT64_MAX,
+                   "at most N bytes of a payload; else 256, or all with --raw and --json"),
+            FLAG(0, "raw", raw, "print the payloads only, as they are, and a newline after each"),
+            FLAG(0, "json", json, "an object per message and line"),
+            COMMON,
+        },
+        .run = cmd_dump,
+    },
+    {
         .name = "pub",
         .words = "TOPIC [BODY]",
         .words_min = 1,

@@ -1,4 +1,5 @@
 #include "table.h"
+#include "text.h"
 #include "tool.h"
 
 #include <stdarg.h>
@@ -18,6 +19,12 @@ void table_add(struct table *table, const char *format, ...) {
         out_of_memory();
     va_end(list);
     table->n_cells++;
+}
+
+void table_add_size(struct table *table, uint64_t bytes) {
+    char text[SIZE_TEXT_BYTES];
+    size_text(bytes, text);
+    table_add(table, "%s", text);
 }
 
 /* What a text takes of a line: its characters. (One of double width pushes the rest.) */

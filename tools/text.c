@@ -4,6 +4,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 size_t utf8_next(const char *text, size_t bytes, uint32_t *ret_character) {
     static const struct {
@@ -96,6 +97,32 @@ void size_text(uint64_t bytes, char ret[SIZE_TEXT_BYTES]) {
     for (; value >= 1023.5 && unit + 1 < sizeof(units) - 1; unit++)
         value /= 1024;
     snprintf(ret, SIZE_TEXT_BYTES, value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+}
+
+static int64_t clock_of(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void time_text(uint64_t monotonic_ns, bool utc, char ret[TIME_TEXT_BYTES]) {
+    /* once, so that two times are as far apart as they were */
+    static int64_t offset;
+    if (offset == 0)
+        offset = clock_of(CLOCK_REALTIME) - clock_of(CLOCK_MONOTONIC);
+    int64_t now = clock_of(CLOCK_MONOTONIC);
+    /* later than now is a lie, and must not overflow */
+    int64_t at = offset + (monotonic_ns > (uint64_t)now ? now : (int64_t)monotonic_ns);
+    time_t seconds = at / 1000000000;
+    char day[32] = "", zone[8] = "Z";
+    struct tm tm;
+    if (utc ? gmtime_r(&seconds, &tm) : localtime_r(&seconds, &tm)) {
+        strftime(day, sizeof(day), utc ? "%Y-%m-%dT%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &tm);
+        if (!utc)
+            strftime(zone, sizeof(zone), "%z", &tm);
+    }
+    /* in us: the two clocks cannot be read at the same time */
+    snprintf(ret, TIME_TEXT_BYTES, "%s.%06d%s", day, (int)(at % 1000000000 / 1000), zone);
 }
 
 struct json_object *json_text(const char *text) {

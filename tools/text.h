@@ -26,6 +26,11 @@ char *text_escape(const char *text);
 #define SIZE_TEXT_BYTES 16
 void size_text(uint64_t bytes, char ret[SIZE_TEXT_BYTES]);
 
+/* A time of CLOCK_MONOTONIC as the calendar tells it now (neither a clock that was set nor a
+ * suspend since then is known): local with its offset, or UTC as in RFC 3339. */
+#define TIME_TEXT_BYTES 48
+void time_text(uint64_t monotonic_ns, bool utc, char ret[TIME_TEXT_BYTES]);
+
 /* A JSON string; what is no UTF-8 in it as \xHH. */
 struct json_object *json_text(const char *text);
 

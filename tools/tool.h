@@ -29,7 +29,12 @@ struct arguments {
     bool help, json;
     bool verbose, raw, reliable, latest, observe; /* sub */
     bool lines, whole;                            /* pub: -l, -s */
-    uint64_t count;                               /* sub; 0: without end */
+    bool batch;                                   /* top */
+    bool all, dry_run, yes, force;                /* gc */
+    uint64_t count;                               /* sub, top, dump; 0: without end, or default */
+    uint64_t bytes;                               /* dump; 0: default */
+    int64_t interval_ns;                          /* top; 0: default */
+    const char *sort;                             /* top; NULL: default */
     uint64_t history;                             /* sub */
     uint64_t wait_subscribers, tag, depth;        /* pub */
     int64_t timeout_ns;                           /* pub, sub; 0: none */
@@ -82,6 +87,10 @@ __attribute__((noreturn)) void out_of_memory(void);
 
 enum exit_code cmd_ls(const struct arguments *args);
 enum exit_code cmd_info(const struct arguments *args);
+enum exit_code cmd_top(const struct arguments *args);
+enum exit_code cmd_dump(const struct arguments *args);
+enum exit_code cmd_doctor(const struct arguments *args);
+enum exit_code cmd_gc(const struct arguments *args);
 enum exit_code cmd_pub(const struct arguments *args);
 enum exit_code cmd_sub(const struct arguments *args);
 enum exit_code cmd_stop(const struct arguments *args);

@@ -169,6 +169,11 @@ static int map_segment(const struct view *view, uint64_t serial, const struct vi
     return 0;
 }
 
+int view_ring_map(const struct view *view, const struct ring_info *info,
+                  struct ring_geometry *ret_geometry, struct segment_map *ret) {
+    return map_segment(view, info->serial, NULL, ret_geometry, ret);
+}
+
 static void read_ring(const struct view *view, struct view_ring *ring) {
     struct segment_map map = SEGMENT_MAP_NONE;
     if (map_segment(view, ring->info.serial, NULL, &ring->geometry, &map) < 0) {
@@ -342,6 +347,40 @@ int view_topic_read(const struct view *view, uint32_t index, struct view_topic *
         view_topic_free(&topic);
         nanosleep(&(struct timespec){ .tv_nsec = LOOK_AGAIN_NS }, NULL);
     }
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct view_topic *)a)->name, ((const struct view_topic *)b)->name);
+}
+
+struct view_topic *view_topics_read(const struct view *view, size_t *ret_n) {
+    uint32_t records = view->directory.geometry.topics;
+    struct view_topic *topics = zeroed(records, sizeof(*topics));
+    size_t n = 0;
+    for (uint32_t i = 0; i < records; i++)
+        if (view_topic_read(view, i, &topics[n]) == 0)
+            n++;
+    qsort(topics, n, sizeof(*topics), by_name);
+    *ret_n = n;
+    return topics;
+}
+
+void view_topics_free(struct view_topic *topics, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        view_topic_free(&topics[i]);
+    free(topics);
+}
+
+bool view_cursor_readable(const struct view_cursor *cursor, const struct view_ring *ring) {
+    return cursor->known && cursor->next != NEED_NONE && !ring->trouble;
+}
+
+uint64_t view_cursor_lag(const struct view_cursor *cursor, const struct view_ring *ring) {
+    return cursor->next < ring->seen.head ? ring->seen.head - cursor->next : 0;
+}
+
+void view_command(const struct owner_info *owner, char ret[VIEW_COMMAND_BYTES]) {
+    snprintf(ret, VIEW_COMMAND_BYTES, "%.*s", COMMAND_BYTES, owner->command);
 }
 
 void view_topic_free(struct view_topic *topic) {

@@ -1,5 +1,5 @@
-/* view.h - what the viewers (ls, info) see: directory and rings of an instance, mapped read-only
- * by name. Nobody is asked and nobody notices.
+/* view.h - what the viewers (ls, info, dump ...) see: directory and rings of an instance, mapped
+ * read-only by name. Nobody is asked and nobody notices.
  *
  * All of it is untrusted: lists are bounded, indices checked, and a segment that is missing,
  * truncated or garbage is trouble of its topic, not of the tool. */
@@ -81,6 +81,24 @@ void view_report_daemon(const struct view *view);
  * What cannot be read is left out and told in ret->trouble. Free it with view_topic_free(). */
 int view_topic_read(const struct view *view, uint32_t index, struct view_topic *ret);
 void view_topic_free(struct view_topic *topic);
+
+/* Map a ring to look at its samples, as view_topic_read() does for its figures. CORRUPT, VERSION,
+ * PERMISSION, NO_TOPIC (it has gone), NO_MEMORY, NO_DESCRIPTORS, SYSTEM. */
+int view_ring_map(const struct view *view, const struct ring_info *info,
+                  struct ring_geometry *ret_geometry, struct segment_map *ret);
+
+/* Read all topics there are, sorted by name. Free them with view_topics_free(). */
+struct view_topic *view_topics_read(const struct view *view, size_t *ret_n);
+void view_topics_free(struct view_topic *topics, size_t n);
+
+/* Whether it is known where a subscriber is in a ring; how many samples of it it has still to
+ * read, then. */
+bool view_cursor_readable(const struct view_cursor *cursor, const struct view_ring *ring);
+uint64_t view_cursor_lag(const struct view_cursor *cursor, const struct view_ring *ring);
+
+/* The command of an owner, as a string. */
+#define VIEW_COMMAND_BYTES (COMMAND_BYTES + 1)
+void view_command(const struct owner_info *owner, char ret[VIEW_COMMAND_BYTES]);
 
 /* Say on stderr what is wrong with a topic and its rings. true: something is. */
 bool view_report_trouble(const struct view_topic *topic);

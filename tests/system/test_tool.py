@@ -35,7 +35,7 @@ def help_comes_from_the_table_of_verbs():
         everything = bus.run("help").stdout.decode()
         assert bus.run("--help").stdout.decode() == everything
         verbs = re.findall(r"^  ([a-z]+) ", everything, re.M)
-        assert verbs == ["ls", "info", "pub", "sub", "stop", "help"], verbs
+        assert verbs == ["ls", "info", "top", "dump", "pub", "sub", "stop", "help"], verbs
         for verb in verbs:
             told = bus.run("help", verb).stdout.decode()
             assert told.startswith(f"usage: shmps {verb} "), told
@@ -65,6 +65,12 @@ def wrong_command_lines_are_usage_errors():
         (["info", "a", "b"], "only TOPIC"),
         (["info", "a//b"], "'a//b'"),
         (["info", "a/#"], "'a/#'"),
+        (["top"], "give -b"),
+        (["top", "-b", "--sort", "age"], "not 'age'"),
+        (["top", "-b", "-d", "0"], "'0'"),
+        (["dump", "a/#/b"], "'a/#/b'"),
+        (["dump", "-n", "0"], "'0'"),
+        (["dump", "--json", "--raw"], "--raw"),
         (["pub", "a"], "one of BODY"),
         (["pub", "a", "b", "-l"], "one of BODY"),
         (["pub", "a", "-l", "-s"], "one of BODY"),
@@ -109,6 +115,8 @@ def without_daemon_and_directory_every_verb_says_so():
         for args in (
             ["ls"],
             ["info", "a"],
+            ["dump"],
+            ["top", "-b"],
             ["pub", "a", "b"],
             ["sub", "a"],
             ["sub", "a", "--observe"],

@@ -298,7 +298,12 @@ def random_damage_never_crashes_a_viewer():
                     at = first + dice.randrange(size)
                     bad[at] = dice.choice((0, 1, 0x7F, 0x80, 0xFF, dice.randrange(256)))
                 paths[kind].write_bytes(bad)
-            for args in (["ls"], ["info", "a/b", "--json"]):
+            for args in (
+                ["ls"],
+                ["info", "a/b", "--json"],
+                ["dump", "--json"],
+                ["top", "-b", "-n", "1", "-d", "0.001", "--json"],
+            ):
                 got = subprocess.run(
                     [SHMPS, *args], env=bus.env, capture_output=True, timeout=TIMEOUT_S
                 )

@@ -36,6 +36,7 @@ static void copy_in_stopping(void *to, const void *from, size_t bytes) {
 #define copy_out_relaxed copy_out_stopping
 #define copy_in_relaxed copy_in_stopping
 
+#include "ring/observer.c"
 #include "ring/publisher.c"
 #include "ring/reader.c"
 
@@ -326,6 +327,31 @@ static void test_times_while_they_are_overwritten(void **state) {
                            0, 0, 0 });
 }
 
+/* What a viewer copies is whole, or it says that it is not. */
+static void look_from_outside(struct scene *s) {
+    char buffer[RIG_MESSAGE_MAX];
+    for (uint64_t i = 0; i < 4; i++) {
+        struct ring_observed_sample seen;
+        if (ring_observe_sample(s->rig.ring_view, &s->rig.g, i, buffer, sizeof(buffer), &seen) !=
+            RING_SEEN)
+            continue;
+        struct ring_sample sample = {
+            .sequence = i, .time_ns = seen.time_ns, .tag = seen.tag, .bytes = seen.bytes
+        };
+        assert_true(is_as_sent(&s->rig, &sample, buffer));
+        s->received++;
+    }
+}
+static void judge_looking(struct scene *s) {
+    assert_true(s->received > 0 || s->rig.p.head > s->rig.g.depth);
+}
+
+static void test_looking_from_outside_while_it_is_overwritten(void **state) {
+    (void)state;
+    explore((struct play){ observe, look_from_outside, publish_some, judge_looking, POLICY_NONE,
+                           0, 0, 0 });
+}
+
 /* ---- eviction */
 
 static void evict_and_publish(void *scene) {
@@ -430,6 +456,7 @@ int main(void) {
         cmocka_unit_test(test_publishing_while_somebody_joins),
         cmocka_unit_test(test_the_newest_while_it_is_published),
         cmocka_unit_test(test_times_while_they_are_overwritten),
+        cmocka_unit_test(test_looking_from_outside_while_it_is_overwritten),
         cmocka_unit_test(test_evicted_while_taking),
         cmocka_unit_test(test_taking_while_being_evicted),
         cmocka_unit_test(test_no_sleep_while_there_is_room),

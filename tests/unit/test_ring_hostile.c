@@ -219,6 +219,11 @@ static void use_all(const struct rig *rig, struct ring_reader *r) {
     ring_read(r, buffer, sizeof(buffer), &s);
     ring_read(r, buffer, 1, &s);
     ring_sample_time(r, r->next, &time);
+    struct ring_observed_sample seen;
+    buffer[1] = 'x'; /* beyond the room that is given */
+    ring_observe_sample(rig->ring_view, &rig->g, r->next, buffer, 1, &seen);
+    assert_int_equal(buffer[1], 'x');
+    ring_observe_sample(rig->ring_view, &rig->g, r->next, buffer, sizeof(buffer), &seen);
     ring_skip_to_latest(r);
     ring_take(r, buffer, &s);
     ring_reader_settle(r);
