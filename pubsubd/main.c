@@ -1,5 +1,6 @@
 /* pubsubd - lays out the shared memory of a bus and decides who may use it. It carries no
  * message. */
+#include "activation.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "bus.h"
@@ -29,6 +30,7 @@ struct options {
     bool autostarted;
     bool verbose;
     enum loop_kind loop;
+    int listener; /* the socket that a service manager handed over, or -1 */
 };
 
 static void print_usage(FILE *to) {
@@ -43,7 +45,10 @@ static void print_usage(FILE *to) {
           "  --ready-semaphore NAME  post this named semaphore when ready\n"
           "  --autostarted           end 5 s after the last client\n"
           "  --verbose               log every client\n"
-          "  --version, --help\n",
+          "  --version, --help\n"
+          "\n"
+          "A listening socket that a service manager hands over (LISTEN_FDS) is used instead of\n"
+          "one of its own; NOTIFY_SOCKET is told READY=1 and STOPPING=1.\n",
           to);
 }
 
@@ -161,10 +166,16 @@ static void print_ready(void) {
 
 /* ---- the life of a daemon */
 
-static int find_path(const struct options *o, char ret[SOCKET_PATH_BYTES]) {
+static int find_path(struct options *o, char ret[SOCKET_PATH_BYTES]) {
     if (!instance_name_valid(o->instance))
         return error_raise(SHMPS_E_INVALID, "\"%s\" is no instance name: 1 to %d of A-Z a-z 0-9 _ "
                            "and - are", o->instance, INSTANCE_BYTES - 1);
+    int r = activation_socket(&o->listener, ret);
+    if (r == 0 && o->listener >= 0 && o->socket != NULL)
+        return error_raise(SHMPS_E_INVALID, "a socket at %s was handed over (LISTEN_FDS), and "
+                           "--socket names another; leave out one of them", ret);
+    if (r < 0 || o->listener >= 0)
+        return r;
     if (o->socket == NULL)
         return address_of_instance(o->instance, o->system, true, ret);
     if (strlen(o->socket) >= SOCKET_PATH_BYTES)
@@ -187,6 +198,7 @@ static int serve(struct bus *bus, struct server *server, const struct options *o
                bus->epoch, loop_name(bus->loop));
     post_ready(o->ready_semaphore);
     print_ready();
+    activation_notify("READY=1\nSTATUS=instance %s", bus->instance);
     while (!bus->ending && r == 0) {
         server_turn(server);
         r = loop_turn(bus->loop, bus->openings == NULL);
@@ -194,6 +206,7 @@ static int serve(struct bus *bus, struct server *server, const struct options *o
     }
     if (r < 0)
         return r; /* as after a SIGKILL: the next daemon adopts what is there */
+    activation_notify("STOPPING=1");
     /* What can be found goes first, then those who wait for the end see it. */
     server_stop_listening(server);
     bus_end(bus);
@@ -209,7 +222,7 @@ static int run(struct bus *bus, const struct options *o, const char *path) {
         return r;
     r = watch_signals(&signals, bus);
     if (r == 0)
-        r = server_new(&server, bus, path, o->system, o->autostarted);
+        r = server_new(&server, bus, path, o->listener, o->system, o->autostarted);
     if (r == 0)
         r = serve(bus, server, o);
     session_forget_all(bus);
@@ -236,10 +249,13 @@ int main(int argc, char **argv) {
     int r = find_path(&o, path);
     if (r == 0 && o.autostarted && chdir("/") < 0)
         r = error_system(errno, "cannot leave the directory it was started in");
+    if (o.autostarted)
+        unsetenv("NOTIFY_SOCKET"); /* it waits for the program that started us, not for us */
     bus.uid = geteuid();
     bus.directory_fd = -1;
+    /* That a socket answers which somebody else keeps open says nothing about a daemon. */
     if (r == 0)
-        r = lock_take(bus.uid, o.instance, path, &lock);
+        r = lock_take(bus.uid, o.instance, o.listener < 0 ? path : NULL, &lock);
     if (r == SHMPS_E_BUSY)
         post_ready(o.ready_semaphore); /* there is a daemon, which is what its user waits for */
     if (r == 0) {

@@ -25,6 +25,7 @@ struct server {
     uint32_t watch, idle_watch, accept_watch;
     uint64_t descriptors; /* that clients may use up */
     bool autostarted;
+    bool handed_over;     /* the listener is somebody else's, who goes on listening */
     bool idle;            /* nobody is there; autostarted: the timer runs */
 };
 
@@ -171,24 +172,26 @@ static int open_descriptors(struct server *server, bool system) {
     int r = loop_add(loop, server->idle_timer, on_idle_timer, server, &server->idle_watch);
     if (r == 0)
         r = loop_add(loop, server->accept_timer, on_accept_timer, server, &server->accept_watch);
-    if (r == 0)
+    if (r == 0 && !server->handed_over)
         r = listen_patiently(server, system);
     if (r == 0)
         r = loop_add(loop, server->listener, on_connect, server, &server->watch);
     return r;
 }
 
-int server_new(struct server **ret, struct bus *bus, const char *path, bool system,
+int server_new(struct server **ret, struct bus *bus, const char *path, int listener, bool system,
                bool autostarted) {
     struct server *server = calloc(1, sizeof(*server));
     if (server == NULL)
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for the control socket");
     server->bus = bus;
-    server->listener = server->spare = server->idle_timer = server->accept_timer = -1;
+    server->listener = listener;
+    server->handed_over = listener >= 0;
+    server->spare = server->idle_timer = server->accept_timer = -1;
     server->autostarted = autostarted;
     server->descriptors = descriptors_for_clients();
     if (strlen(path) >= sizeof(server->path)) {
-        free(server);
+        server_free(server);
         return error_raise(SHMPS_E_INVALID, "the socket's path has more than %zu bytes: %s",
                            sizeof(server->path) - 1, path);
     }
@@ -209,7 +212,8 @@ void server_start(struct server *server) {
 void server_stop_listening(struct server *server) {
     if (server->listener < 0)
         return;
-    unlink(server->path);
+    if (!server->handed_over)
+        unlink(server->path);
     loop_remove(server->bus->loop, server->watch);
     server->watch = 0;
     scope_close(&server->listener);

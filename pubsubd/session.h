@@ -69,7 +69,9 @@ void reaper_forget(struct bus *bus);
 /* ---- server.c */
 
 struct server;
-int server_new(struct server **ret, struct bus *bus, const char *path, bool system,
+/* `listener`: a socket that was handed over and listens at `path`, from now on the server's; or
+ * -1. */
+int server_new(struct server **ret, struct bus *bus, const char *path, int listener, bool system,
                bool autostarted);
 /* Between two turns of the loop. */
 void server_turn(struct server *server);

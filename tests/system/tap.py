@@ -13,14 +13,15 @@ PUBSUBD = os.environ.get("SHMPS_PUBSUBD", str(BUILD / "pubsubd" / "pubsubd"))
 
 
 def run_cases(cases):
-    """Call each function; a name is what it is called, its exception why it failed."""
+    """Call each function; a name is what it is called, its exception why it failed, and what it
+    returns, if anything, why it could not be tried (tests/skips.txt)."""
     failed = 0
     print(f"1..{len(cases)}", flush=True)
     for number, case in enumerate(cases, 1):
         name = case.__name__.replace("_", " ")
         try:
-            case()
-            print(f"ok {number} - {name}", flush=True)
+            why = case()
+            print(f"ok {number} - {name}{f' # SKIP {why}' if why else ''}", flush=True)
         except Exception as why:  # whatever it is, the next case follows
             failed += 1
             print(f"not ok {number} - {name}", flush=True)
