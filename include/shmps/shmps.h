@@ -187,7 +187,7 @@ struct shmps_publisher_stats {
     size_t size;            /* in: sizeof this struct */
     uint64_t messages;      /* published */
     uint64_t bytes;         /* payload published */
-    uint64_t stalls;        /* times that it found no room */
+    uint64_t stalls;        /* times that it slept for want of room */
     uint64_t wakes;         /* calls to wake sleepers */
     uint32_t subscribers;   /* open on the topic now */
     uint32_t depth;         /* slots of the ring */

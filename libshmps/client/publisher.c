@@ -38,16 +38,19 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for the state of a ring of %u slots",
                            m.g.depth);
     }
-    uint64_t bytes_before = pub->ring.bytes;
+    struct ring_publisher next;
+    ring_publisher_init(&next, m.map.base, &m.g,
+                        directory_topic_generation(&bus->directory, reply->u.publisher.topic),
+                        memory);
+    if (pub->ring.ring) /* it has grown */
+        ring_publisher_succeed(&next, &pub->ring);
     unmap_ring(pub);
+    pub->ring = next;
     pub->map = m.map;
     pub->memory = memory;
     pub->serial = reply->u.publisher.serial;
     pub->id = m.g.publisher;
     pub->topic = reply->u.publisher.topic;
-    ring_publisher_init(&pub->ring, m.map.base, &m.g,
-                        directory_topic_generation(&bus->directory, pub->topic), memory);
-    pub->ring.bytes = bytes_before;
     pub->ring.readers = pub->readers;
     /* relaxed: stale, on purpose */
     pub->ring.generation_seen = atomic_load_relaxed(pub->ring.generation) - 1;

@@ -76,7 +76,7 @@ struct ring_header {
     _Alignas(128) struct {            /* for tools: plain, of a single writer, relaxed */
         atomic_u64 messages;
         atomic_u64 bytes;
-        atomic_u64 stalls;            /* times that it found no room */
+        atomic_u64 stalls;            /* times that it slept for want of room */
         atomic_u64 wakes;             /* FUTEX_WAKE calls on the bell */
         atomic_u64 reclaims;
         atomic_u64 reserved[11];

@@ -41,6 +41,22 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring,
     p->n_free = g->blocks;
 }
 
+static void counter_continue(atomic_u64 *counter, const atomic_u64 *old) {
+    /* relaxed: single-writer counters for tools */
+    atomic_store_relaxed(counter, atomic_load_relaxed(old));
+}
+
+void ring_publisher_succeed(struct ring_publisher *p, const struct ring_publisher *old) {
+    p->bytes = old->bytes;
+    /* Told at once: what a publisher that dies now has published is counted by its last ring.
+     * relaxed: as above */
+    atomic_store_relaxed(&p->ring->counters.messages, p->messages);
+    atomic_store_relaxed(&p->ring->counters.bytes, p->bytes);
+    counter_continue(&p->ring->counters.stalls, &old->ring->counters.stalls);
+    counter_continue(&p->ring->counters.wakes, &old->ring->counters.wakes);
+    counter_continue(&p->ring->counters.reclaims, &old->ring->counters.reclaims);
+}
+
 /* Store what others only need roughly: head and counters. Not after each commit: stores elsewhere
  * between the slots keep some cores from fetching the slots' lines from the reader in parallel. */
 static void tell(struct ring_publisher *p) {

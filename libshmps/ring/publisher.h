@@ -94,6 +94,10 @@ void ring_publisher_init(struct ring_publisher *p, struct ring_header *ring,
                          const struct ring_geometry *g,
                          const atomic_u32 *generation, void *memory);
 
+/* A publisher that grew counts on: `old` is its previous ring. Messages count on by themselves, as
+ * sequences do. Before the first claim. */
+void ring_publisher_succeed(struct ring_publisher *p, const struct ring_publisher *old);
+
 /* The topic's generation is not the one the roster was read at: refresh it before going on. */
 static inline bool ring_roster_stale(const struct ring_publisher *p) {
     /* SYNC topic.generation: pairs with pubsubd's release increment; whoever sees it also sees the

@@ -255,6 +255,42 @@ static void test_a_publisher_grows_and_leaves(void **state) {
     shmps_close(bus);
 }
 
+/* All counts go on in the larger ring. */
+static void test_a_publisher_that_grew_counts_on(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 0);
+    struct shmps_subscriber *sub = subscriber_on(bus, "t", SHMPS_RELIABLE);
+    struct shmps_publisher_stats before = { .size = sizeof(before) }, after = before;
+    struct shmps_sample s;
+    void *loan;
+    assert_true(shmps_subscriber_fd(sub) >= 0);
+    assert_result(shmps_take(sub, &s, 0), SHMPS_EMPTY); /* asleep now: the first wakes it */
+    for (uint64_t i = 0; i < 4; i++)
+        assert_ok(message_publish(pub, 1, i, 1000, 0));
+    assert_result(message_publish(pub, 1, 4, 1000, 2000000), SHMPS_FULL);
+    assert_ok(shmps_publisher_stats(pub, &before));
+    assert_int_equal(before.wakes, 1);
+    assert_true(before.stalls > 0);
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_ok(shmps_take(sub, &s, 0));
+        assert_ok(shmps_release(sub, &s));
+    }
+    for (int i = 0; i < 2; i++) { /* also over two of them */
+        assert_ok(shmps_loan(pub, (size_t)before.message_bytes + 1, 0, &loan));
+        assert_ok(shmps_publisher_stats(pub, &after));
+        assert_true(after.message_bytes > before.message_bytes);
+        assert_int_equal(after.id, before.id);
+        assert_int_equal(after.messages, 4);
+        assert_int_equal(after.bytes, 4000);
+        assert_int_equal(after.stalls, before.stalls);
+        assert_int_equal(after.wakes, before.wakes);
+        assert_ok(shmps_discard(pub));
+        before = after;
+    }
+    shmps_close(bus);
+}
+
 /* ---- sizes that are refused */
 
 static void test_an_explicit_size_is_kept(void **state) {
@@ -325,6 +361,7 @@ int main(void) {
         WITH_DAEMON(test_loans),
         WITH_DAEMON(test_a_publisher_grows),
         WITH_DAEMON(test_a_publisher_grows_and_leaves),
+        WITH_DAEMON(test_a_publisher_that_grew_counts_on),
         WITH_DAEMON(test_an_explicit_size_is_kept),
         WITH_DAEMON(test_more_than_there_is_room_for),
     };

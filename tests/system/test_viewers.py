@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 from contextlib import contextmanager
 
@@ -108,6 +109,29 @@ def a_publisher_that_grew_is_counted_once():
         assert sorted(p["state"] for p in info["publishers"]) == ["live", "retired"], info
         assert len({p["id"] for p in info["publishers"]}) == 1
         assert bus.objects("ls")[0]["publishers"] == 1
+
+
+def a_publisher_that_grew_counts_on():
+    with own_bus() as bus:
+        sub = bus.subscribe("a", "--reliable", "-C", "100")
+        stop(sub)
+        pub = bus.start("pub", "a", "-l", "--depth", "4")
+        pub.stdin.write(numbers(6))
+        pub.stdin.flush()
+        bus.until("a", lambda info: any(p["stalls"] > 0 for p in info["publishers"]))
+        sub.send_signal(signal.SIGCONT)
+        for _ in range(6):
+            sub.stdout.readline()
+        stop(sub)  # the ring to come waits for it: it cannot begin with stalls of its own
+        (small,) = bus.until("a", lambda info: info["messages"] == 6)["publishers"]
+        pub.stdin.write(b"y" * 10000 + b"\n")
+        pub.stdin.flush()
+        info = bus.until("a", lambda info: info["messages"] == 7)
+        (large,) = [p for p in info["publishers"] if p["state"] == "live"]
+        assert large["ring"] != small["ring"] and large["message_bytes"] >= 10000, info
+        assert (large["id"], large["bytes"]) == (small["id"], 10006), info
+        assert large["stalls"] == small["stalls"] > 0, info
+        assert large["wakes"] >= small["wakes"], info
 
 
 def with_the_daemon_dead_ls_and_info_still_tell():
@@ -327,6 +351,7 @@ if __name__ == "__main__":
             ls_and_info_tell_what_is_there,
             ls_is_sorted_and_aligned,
             a_publisher_that_grew_is_counted_once,
+            a_publisher_that_grew_counts_on,
             with_the_daemon_dead_ls_and_info_still_tell,
             truncated_and_garbage_segments_are_told,
             another_version_and_foreign_permissions_have_their_exit_codes,
