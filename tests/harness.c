@@ -58,6 +58,10 @@ unsigned count_descriptors(void) {
     return count_entries("/proc/self/fd", "") - 1; /* the one that counts */
 }
 
+unsigned count_threads(void) {
+    return count_entries("/proc/self/task", "");
+}
+
 static unsigned count_mappings(void) {
     char line[512];
     unsigned n = 0;
@@ -119,7 +123,7 @@ int test_setup(void **state) {
     setenv("SHMPS_AUTOSTART", "0", 1);
     test.descriptors = count_descriptors();
     test.mappings = count_mappings();
-    test.threads = count_entries("/proc/self/task", "");
+    test.threads = count_threads();
     struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_RESETHAND | SA_NODEFER };
     sigaction(SIGALRM, &action, NULL);
     alarm(WATCHDOG_S);
@@ -180,7 +184,7 @@ int test_teardown(void **state) {
     }
     wrong |= complain("segments", 0, count_segments(""));
     wrong |= complain("mappings of /dev/shm", test.mappings, count_mappings());
-    wrong |= complain("threads", test.threads, count_entries("/proc/self/task", ""));
+    wrong |= complain("threads", test.threads, count_threads());
     int descriptors = complain("descriptors", test.descriptors, count_descriptors());
     if (descriptors != 0)
         list_descriptors();
@@ -406,4 +410,20 @@ void trouble_at(struct report *report, const char *what, const char *file, int l
     if (report->trouble[0] == '\0')
         snprintf(report->trouble, sizeof(report->trouble), "%s:%d: %s (%.250s)", file, line, what,
                  shmps_error_detail());
+}
+
+/* ---- a role of several tests */
+
+void publish_when_told(int socket, const void *argument, struct report *report) {
+    struct shmps *bus;
+    struct shmps_publisher *pub;
+    uint64_t number = 0;
+    MUST_OK(report, shmps_connect(&bus, NULL));
+    MUST_OK(report, shmps_publisher_open(bus, argument, NULL, &pub));
+    role_say(socket, report);
+    for (int64_t n; (n = role_listen(socket)) != 0;)
+        for (; n > 0; n--)
+            MUST_OK(report, message_publish(pub, 1, number++, 100, SHMPS_FOREVER));
+    shmps_publisher_close(pub);
+    shmps_close(bus);
 }

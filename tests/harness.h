@@ -39,6 +39,7 @@ const char *test_folder(void); /* XDG_RUNTIME_DIR */
 /* How many segments of the instance there are in /dev/shm whose name goes on with this. */
 unsigned count_segments(const char *prefix);
 unsigned count_descriptors(void);
+unsigned count_threads(void);
 
 /* $SHMPS_TEST_SEED, or a new one; printed, so that a failure can be repeated. */
 uint64_t test_seed(void);
@@ -117,6 +118,10 @@ void child_kill(struct child *child);
 /* In a child: a word to the test in between, and a number from it (blocks). */
 void role_say(int socket, const struct report *report);
 int64_t role_listen(int socket);
+
+/* A role: publishes as many messages on the topic `argument` as it is told, until told 0. Says a
+ * word when it has opened. */
+void publish_when_told(int socket, const void *argument, struct report *report);
 
 /* In a role: what does not hold is reported, and the role ends. */
 #define MUST(report, condition)                                               \

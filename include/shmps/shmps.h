@@ -333,29 +333,44 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
 
 /* ----------------------------------------------------------------------------------- callbacks */
 
-/* Called for each sample by shmps_dispatch() or the loop's thread; the sample is released after it
- * returned. A LOST without a sample is passed on with data == NULL. The callback may use the
- * subscriber it was given, but not close it. */
-typedef void (*shmps_callback)(struct shmps_subscriber *sub, const struct shmps_sample *sample,
-              void *user);
+/* Callbacks are called by the thread that is in shmps_dispatch(), or by the loop's; by one at a
+ * time for a connection. As long as it is there, subscribers with a callback belong to it. Other
+ * threads may then still open subscribers, set, change or clear callbacks, and close what has one:
+ * that waits until a callback of this subscriber has returned (so hold no lock that it needs).
+ * Afterwards the subscriber is not called any more: it belongs to the caller, or is gone. */
 
-/* Set (or with NULL clear) the callback of a subscriber. STATE while the loop's thread runs;
- * FORKED. */
+/* Called for each sample, which is released when it has returned. A LOST without a sample is
+ * passed on with data == NULL. The callback may use the subscriber that it was given, set, change
+ * or clear callbacks, close subscribers, and close the connection if no other thread uses it. When
+ * it closes its own subscriber or the connection, that happens after it has returned;
+ * shmps_dispatch() then says CLOSED for the connection, the loop's thread ends. */
+typedef void (*shmps_callback)(struct shmps_subscriber *sub, const struct shmps_sample *sample,
+                               void *user);
+
+/* Set, change or (with NULL) clear the callback of a subscriber. It gets a descriptor, as by
+ * shmps_subscriber_fd(), with the same errors. */
 int shmps_subscriber_on_sample(struct shmps_subscriber *sub, shmps_callback callback, void *user);
 
-/* One descriptor for all subscribers of the connection that have a callback: readable while
- * shmps_dispatch() has work. */
+/* One descriptor for all subscribers of the connection that have a callback: readable, level-
+ * triggered, while shmps_dispatch() has work. Owned by the connection: never read, write or close
+ * it. NO_DESCRIPTORS, NO_MEMORY, FORKED, SYSTEM. */
 int shmps_fd(struct shmps *bus);
 
-/* Call the callbacks for what is there; if nothing is, wait up to timeout_ns for the first.
- * Returns 0 after at least one callback, else EMPTY or TIMEOUT. At most one thread at a time.
- * STATE while the loop's thread runs. */
+/* Call the callbacks for what is there; if nothing is, wait up to timeout_ns for the first. 0
+ * after at least one callback; EMPTY (timeout 0) or TIMEOUT; else what shmps_take() said of one
+ * of them: the others have been served all the same. Whose take says CLOSED has lost its
+ * callback. STATE: in a callback, or while another thread is in it or the loop's thread runs.
+ * INVALID, FORKED, NO_DESCRIPTORS, SYSTEM. */
 int shmps_dispatch(struct shmps *bus, int64_t timeout_ns);
 
-/* A background thread that calls shmps_dispatch() until stopped. Subscribers with a callback
- * belong to it meanwhile. loop_stop returns when the thread has ended; from within a callback it
- * asks it to end. STATE, NO_MEMORY, FORKED. */
+/* A background thread that dispatches until stopped. It tells nobody of errors: a subscriber
+ * that is CLOSED loses its callback, what may pass is tried again. STATE: it runs already, or a
+ * thread is in shmps_dispatch(). NO_MEMORY, NO_DESCRIPTORS, FORKED, SYSTEM. */
 int shmps_loop_start(struct shmps *bus);
+
+/* End it: no callback runs any more when this returns. In a callback: it ends after that one,
+ * and another call, or shmps_close(), waits for its end. STATE (it does not run, or another
+ * thread is in here), FORKED. */
 int shmps_loop_stop(struct shmps *bus);
 
 #pragma GCC visibility pop

@@ -10,8 +10,9 @@
  *     take.c        take, read, release; rest.c: spin, sleep, descriptor
  *     presence.c    who is on the other side; dispatch.c: callbacks and the loop's thread
  *
- * Locks. `lock` of a connection guards its session and its two lists; nothing is called back while
- * it is held. The rest of a handle belongs to the one thread that uses it. */
+ * Locks. `lock` of a connection guards its session and its two lists, that of `dispatch` the
+ * callbacks and who serves them; nothing is called back while one is held, and none is taken under
+ * the other. The rest of a handle belongs to the one thread that uses it. */
 #ifndef SHMPS_CLIENT_CLIENT_H
 #define SHMPS_CLIENT_CLIENT_H
 
@@ -38,10 +39,23 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a bell's low half is 
 
 /* ---- connection */
 
-struct loop_thread {
+/* Callbacks, and who calls them (dispatch.c). */
+struct dispatch {
+    pthread_mutex_t lock;             /* of all that follows */
+    pthread_cond_t served;            /* `serving` is NULL again */
+    int epoll;                        /* -1: not yet */
+    int stop_event;                   /* eventfd in it */
+    struct shmps_subscriber *called;  /* those with a callback, by next_called */
+    struct shmps_subscriber *serving; /* its callback may run, in `server` */
+    pthread_t server;
+    atomic_u32 leave;                 /* somebody waits for `served` */
+    bool close_served;                /* its own callback has closed it: the server does it */
+    bool close_bus;                   /* a callback has closed the connection: likewise */
+    bool busy;                        /* a thread dispatches */
+    bool started;                     /* it is the loop's, to be joined */
+    bool joining;                     /* somebody does */
     pthread_t thread;
-    bool started;       /* to be joined */
-    atomic_u32 stop;    /* private to this process: asks the thread to end */
+    atomic_u32 stop;                  /* asks it to end */
 };
 
 struct shmps {
@@ -70,9 +84,7 @@ struct shmps {
     struct shmps_publisher *publishers;
     struct shmps_subscriber *subscribers;
 
-    int epoll;                    /* of dispatch, -1: not yet */
-    int stop_event;               /* eventfd in it */
-    struct loop_thread loop;
+    struct dispatch dispatch;
 };
 
 /* The mark of this process: a word in a page that the kernel wipes in forked children. NULL before
@@ -97,6 +109,18 @@ struct told {
 };
 struct told error_tell(void);
 int error_again(int code, const struct told *told);
+
+/* connection.c: shmps_close(), at once. */
+void connection_end(struct shmps *bus);
+
+/* ---- dispatch.c */
+
+void dispatch_init(struct dispatch *d);
+/* In a callback: then the connection is closed after it. */
+bool dispatch_close_later(struct dispatch *d);
+/* A subscriber that is being closed: its callback does not run any more. false: it is the one
+ * that closes it; subscriber_end() is called after it. */
+bool dispatch_let_go(struct shmps_subscriber *sub);
 
 /* ---- session.c; the caller holds bus->lock */
 
@@ -198,7 +222,7 @@ struct shmps_publisher {
     struct shmps *bus;
     bool timestamps;
     bool loaned;
-    bool lost;                  /* pubsubd no longer knows it */
+    atomic_u32 lost;            /* pubsubd no longer knows it: set by whoever reconnects */
     size_t loan_bytes;
 
     bool explicit_size;
@@ -222,7 +246,9 @@ struct shmps_publisher {
     struct shmps_publisher *next;
 };
 
-/* roster.c: read the roster anew, map new readers segments. */
+/* roster.c: CLOSED if it will never publish again. */
+int publisher_check(const struct shmps_publisher *pub);
+/* Read the roster anew, map new readers segments. */
 int roster_refresh(struct shmps_publisher *pub);
 /* room.c: make or wait for room for n samples. 0, FULL, errors. The roster is fresh afterwards. */
 int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
@@ -302,18 +328,24 @@ struct shmps_subscriber {
     uint32_t record;
     uint32_t history_samples;
     uint32_t pins;
-    bool gone;                    /* pubsubd no longer knows it */
+    atomic_u32 gone;              /* pubsubd no longer knows it: set by whoever reconnects */
     char filter[TOPIC_NAME_BYTES];
     struct topic_view *topics;
 
     shmps_callback callback;
     void *user;
+    struct shmps_subscriber *next_called;
     struct presence presence;
     struct shmps_subscriber *next;
 };
 #define HOLD_CHUNK 64u
 
-/* view.c: read the directory anew: new topics and rings are attached, rings without a publisher
+/* subscriber.c: shmps_subscriber_close(), at once. */
+void subscriber_end(struct shmps_subscriber *sub);
+
+/* view.c: CLOSED if it will never receive again. */
+int subscriber_check(const struct shmps_subscriber *sub);
+/* Read the directory anew: new topics and rings are attached, rings without a publisher
  * marked. On an error about a single ring the others are served, and it is reported once. */
 int subscriber_refresh(struct shmps_subscriber *sub);
 /* Done with a ring: drained, or broken and gone. Held samples keep it mapped. */
@@ -342,8 +374,22 @@ bool descriptor_rest(struct shmps_subscriber *sub);
 
 /* ---- deadlines: timeout_ns < 0 is for ever */
 #define NEVER UINT64_MAX
+static inline int check_timeout(int64_t timeout_ns) {
+    if (unlikely(timeout_ns < SHMPS_FOREVER))
+        return error_raise(SHMPS_E_INVALID,
+                           "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more",
+                           (long long)timeout_ns);
+    return 0;
+}
 static inline uint64_t deadline_of(int64_t timeout_ns) {
     return timeout_ns < 0 ? NEVER : now_ns() + (uint64_t)timeout_ns;
+}
+/* Both sides' batches. */
+static inline int check_batch(enum shmps_batch how, int64_t timeout_ns) {
+    if (unlikely(how != SHMPS_UP_TO && how != SHMPS_EXACTLY))
+        return error_raise(SHMPS_E_INVALID, "how is %d; it may be SHMPS_UP_TO or SHMPS_EXACTLY",
+                           (int)how);
+    return check_timeout(timeout_ns);
 }
 /* ns from now until the deadline, at most `bound`; <= 0: it has passed. */
 static inline int64_t time_left(uint64_t deadline_ns, int64_t bound) {

@@ -178,7 +178,8 @@ static struct shmps *connection_new(const struct shmps_connect_options *o) {
     if (!bus)
         return NULL;
     pthread_mutex_init(&bus->lock, NULL);
-    bus->session = bus->epoll = bus->stop_event = -1;
+    dispatch_init(&bus->dispatch);
+    bus->session = -1;
     bus->observe = o->observe;
     const char *env = getenv("SHMPS_AUTOSTART");
     bus->autostart = o->autostart == SHMPS_AUTOSTART_ON ||
@@ -218,26 +219,31 @@ int shmps_connect(struct shmps **ret, const struct shmps_connect_options *option
     return 0;
 }
 
-void shmps_close(struct shmps *bus) {
-    if (!bus)
-        return;
+void connection_end(struct shmps *bus) {
     bool forked = is_forked(bus);
-    if (!forked && bus->loop.started)
+    if (!forked && bus->dispatch.started)
         shmps_loop_stop(bus);
     while (bus->subscribers)
         shmps_subscriber_close(bus->subscribers);
     while (bus->publishers)
         shmps_publisher_close(bus->publishers);
-    scope_close(&bus->epoll);
-    scope_close(&bus->stop_event);
-    if (forked) {
+    scope_close(&bus->dispatch.epoll);
+    scope_close(&bus->dispatch.stop_event);
+    if (forked) { /* threads of the parent may have had the locks */
         scope_close(&bus->session); /* the parent's goes on; nothing is mapped here */
     } else {
         session_drop(bus);
         segment_unmap(&bus->directory_map);
+        pthread_cond_destroy(&bus->dispatch.served);
+        pthread_mutex_destroy(&bus->dispatch.lock);
+        pthread_mutex_destroy(&bus->lock);
     }
-    pthread_mutex_destroy(&bus->lock);
     free(bus);
+}
+
+void shmps_close(struct shmps *bus) {
+    if (bus && (is_forked(bus) || !dispatch_close_later(&bus->dispatch)))
+        connection_end(bus);
 }
 
 const char *shmps_instance(const struct shmps *bus) {

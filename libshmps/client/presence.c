@@ -134,9 +134,18 @@ static int await_change(struct shmps *bus, const atomic_u32 *generation, uint32_
 
 /* ---- a publisher's side */
 
+static int follow_publisher(struct shmps_publisher *pub) {
+    if (unlikely(session_ended(pub->bus)))
+        session_follow(pub->bus);
+    return publisher_check(pub);
+}
+
 int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
                           int64_t timeout_ns) {
     CHECK_FORK(pub->bus);
+    int r = check_timeout(timeout_ns);
+    if (r < 0)
+        return r;
     uint64_t deadline = timeout_ns == 0 ? 0 : deadline_of(timeout_ns);
     for (;;) {
         if (next_event(&pub->presence, ret) == 0)
@@ -144,7 +153,9 @@ int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
         struct peers list = { .n = 0 };
         /* SYNC topic.generation: before the list is read */
         uint32_t seen = atomic_load_acquire(pub->ring.generation);
-        int r = list_subscribers(pub, &list);
+        r = follow_publisher(pub);
+        if (r == 0)
+            r = list_subscribers(pub, &list);
         if (r < 0) {
             free(list.items);
             return r;
@@ -163,11 +174,17 @@ int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
 
 int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
     CHECK_FORK(pub->bus);
+    int r = check_timeout(timeout_ns);
+    if (r < 0)
+        return r;
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         struct topic_info info;
         /* SYNC topic.generation: before the count is read */
         uint32_t seen = atomic_load_acquire(pub->ring.generation);
+        r = follow_publisher(pub);
+        if (r < 0)
+            return r;
         if (directory_topic(&pub->bus->directory, pub->topic, &info, NULL) &&
             info.subscribers >= n)
             return 0;
@@ -180,16 +197,22 @@ int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, in
 
 /* Topics that have appeared since are followed by a refresh; what it says of single rings, takes
  * will say again. */
-static int follow_new_topics(struct shmps_subscriber *sub) {
-    if (!subscriber_stale(sub))
-        return 0;
-    int r = subscriber_refresh(sub);
+static int follow_subscriber(struct shmps_subscriber *sub) {
+    if (unlikely(session_ended(sub->bus)))
+        session_follow(sub->bus);
+    int r = subscriber_check(sub);
+    if (r < 0 || !subscriber_stale(sub))
+        return r;
+    r = subscriber_refresh(sub);
     return r == SHMPS_E_NO_MEMORY || r == SHMPS_E_NO_DESCRIPTORS || r == SHMPS_E_CLOSED ? r : 0;
 }
 
 int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret,
                            int64_t timeout_ns) {
     CHECK_FORK(sub->bus);
+    int r = check_timeout(timeout_ns);
+    if (r < 0)
+        return r;
     uint64_t deadline = timeout_ns == 0 ? 0 : deadline_of(timeout_ns);
     for (;;) {
         if (next_event(&sub->presence, ret) == 0)
@@ -197,7 +220,7 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
         struct peers list = { .n = 0 };
         /* SYNC topic.generation: before the list is read */
         uint32_t seen = atomic_load_acquire(sub->generation);
-        int r = follow_new_topics(sub);
+        r = follow_subscriber(sub);
         if (r == 0)
             r = list_publishers(sub, &list);
         if (r < 0) {
@@ -219,12 +242,15 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
 int shmps_subscriber_wait_publishers(struct shmps_subscriber *sub, uint32_t n,
                                      int64_t timeout_ns) {
     CHECK_FORK(sub->bus);
+    int r = check_timeout(timeout_ns);
+    if (r < 0)
+        return r;
     uint64_t deadline = deadline_of(timeout_ns);
     for (;;) {
         uint32_t found = 0;
         /* SYNC topic.generation: before the counts are read */
         uint32_t seen = atomic_load_acquire(sub->generation);
-        int r = follow_new_topics(sub);
+        r = follow_subscriber(sub);
         if (r < 0)
             return r;
         for (const struct topic_view *t = sub->topics; t; t = t->next) {

@@ -71,8 +71,8 @@ static int refuse_ring(struct shmps_publisher *pub, const struct wire_reply *rep
                        uint64_t predecessor, int r) {
     struct told told = error_tell();
     close_serial(pub->bus, reply->u.publisher.serial);
-    if (predecessor != 0)
-        pub->lost = true; /* the old ring was retired by the request */
+    if (predecessor != 0) /* the request has retired the old ring */
+        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set */
     return error_again(r, &told);
 }
 
@@ -92,8 +92,8 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
     int r = session_request(pub->bus, &request, &reply, &fd);
     if (r == SHMPS_E_NO_DESCRIPTORS && reply.u.publisher.serial != 0)
         return refuse_ring(pub, &reply, predecessor, r); /* it could not be received */
-    if (r < 0 && predecessor != 0 && pub->bus->late > 0)
-        pub->lost = true; /* the answer will come too late: the old ring has been replaced */
+    if (r < 0 && predecessor != 0 && pub->bus->late > 0) /* its answer will come too late */
+        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set */
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)
@@ -251,16 +251,10 @@ static int prepare_slow(struct shmps_publisher *pub, size_t bytes, uint32_t n,
     if (pub->loaned)
         return error_raise(SHMPS_E_STATE, "a loan is open on \"%s\"; publish or discard it first",
                            pub->name);
-    if (timeout_ns < SHMPS_FOREVER)
-        return error_raise(SHMPS_E_INVALID,
-                           "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more",
-                           (long long)timeout_ns);
-    if (bytes > pub->ring.g.message_bytes) {
-        int r = grow(pub, bytes);
-        if (r < 0)
-            return r;
-    }
-    return room_wait(pub, n, timeout_ns);
+    int r = check_timeout(timeout_ns);
+    if (r == 0 && bytes > pub->ring.g.message_bytes)
+        r = grow(pub, bytes);
+    return r < 0 ? r : room_wait(pub, n, timeout_ns);
 }
 
 static inline int prepare(struct shmps_publisher *pub, size_t bytes, uint32_t n,
@@ -331,12 +325,13 @@ int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message 
     size_t bytes = 0;
     *ret_done = 0;
     CHECK_FORK(pub->bus);
-    if (n == 0)
-        return 0;
+    int r = check_batch(how, timeout_ns);
+    if (r < 0 || n == 0)
+        return r;
     for (size_t i = 0; i < n; i++)
         bytes = max_u64(bytes, messages[i].bytes);
     if (bytes > pub->ring.g.message_bytes && !pub->loaned) {
-        int r = grow(pub, bytes);
+        r = grow(pub, bytes);
         if (r < 0)
             return r;
     }
@@ -346,7 +341,7 @@ int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message 
             "a batch of exactly %zu messages in a ring of %u slots; open the publisher with a "
             "larger depth, or publish up to n",
             n, pub->ring.g.depth);
-    int r = prepare(pub, bytes, how == SHMPS_EXACTLY ? (uint32_t)n : 1, timeout_ns);
+    r = prepare(pub, bytes, how == SHMPS_EXACTLY ? (uint32_t)n : 1, timeout_ns);
     if (r != 0)
         return r;
     if (!ring_can_claim(&pub->ring, (uint32_t)min_u64(n, pub->ring.g.depth)))

@@ -94,17 +94,23 @@ static int read_roster(struct shmps_publisher *pub) {
     return 0;
 }
 
-int roster_refresh(struct shmps_publisher *pub) {
-    const atomic_u32 *generation = pub->ring.generation;
-    int r;
-    uint32_t g;
-    session_follow(pub->bus);
+int publisher_check(const struct shmps_publisher *pub) {
     if (session_rebuilt(pub->bus))
         return error_rebuilt(pub->bus);
-    if (pub->lost)
+    if (atomic_load_relaxed(&pub->lost)) /* relaxed: only ever set */
         return error_raise(SHMPS_E_CLOSED,
                            "pubsubd no longer knows this publisher of \"%s\"; open it anew",
                            pub->name);
+    return 0;
+}
+
+int roster_refresh(struct shmps_publisher *pub) {
+    const atomic_u32 *generation = pub->ring.generation;
+    uint32_t g;
+    session_follow(pub->bus);
+    int r = publisher_check(pub);
+    if (r < 0)
+        return r;
     do {
         /* SYNC topic.generation: acquire pairs with pubsubd's release increment. Lists read
          * between two equal loads are whole. */

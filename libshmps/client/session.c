@@ -167,7 +167,7 @@ static void claim_publisher(struct shmps *bus, struct shmps_publisher *pub) {
     if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
         session_drop(bus);
     else if (r < 0)
-        pub->lost = true;
+        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set, as `rebuilt` */
 }
 
 static void claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
@@ -183,7 +183,7 @@ static void claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
     if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
         session_drop(bus);
     else if (r < 0)
-        sub->gone = true;
+        atomic_store_relaxed(&sub->gone, 1); /* relaxed: as above */
 }
 
 static void send_drained(struct shmps *bus, uint64_t ring) {

@@ -185,19 +185,17 @@ static void release_all(struct shmps_subscriber *sub) {
     }
 }
 
-void shmps_subscriber_close(struct shmps_subscriber *sub) {
-    if (!sub)
-        return;
+/* In a forked child. */
+static void abandon(struct shmps_subscriber *sub) {
+    unlink_subscriber(sub);
+    descriptor_abandon(sub->descriptor);
+    for (uint32_t i = 0; i < sub->n_rings; i++)
+        free(sub->rings[i]);
+    free_private(sub);
+}
+
+void subscriber_end(struct shmps_subscriber *sub) {
     struct shmps *bus = sub->bus;
-    if (is_forked(bus)) {
-        unlink_subscriber(sub);
-        descriptor_abandon(sub->descriptor);
-        for (uint32_t i = 0; i < sub->n_rings; i++)
-            free(sub->rings[i]);
-        free_private(sub);
-        return;
-    }
-    shmps_subscriber_on_sample(sub, NULL, NULL);
     descriptor_close(sub->descriptor);
     release_all(sub);
     for (uint32_t i = 0; i < sub->n_rings; i++) {
@@ -216,6 +214,15 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
     unlink_subscriber(sub); /* after the request, which may reconnect and claim it */
     pthread_mutex_unlock(&bus->lock);
     free_private(sub);
+}
+
+void shmps_subscriber_close(struct shmps_subscriber *sub) {
+    if (!sub)
+        return;
+    if (is_forked(sub->bus))
+        abandon(sub);
+    else if (dispatch_let_go(sub))
+        subscriber_end(sub);
 }
 
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret) {

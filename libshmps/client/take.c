@@ -291,14 +291,6 @@ static int take_wait(struct shmps_subscriber *sub, struct want *want, struct shm
     }
 }
 
-static int check_timeout(int64_t timeout_ns) {
-    if (unlikely(timeout_ns < SHMPS_FOREVER))
-        return error_raise(SHMPS_E_INVALID,
-                           "timeout_ns is %lld; it may be SHMPS_FOREVER, 0 or more",
-                           (long long)timeout_ns);
-    return 0;
-}
-
 static inline int check_holds(struct shmps_subscriber *sub) {
     if (unlikely(sub->free_hold == NO_INDEX) && !add_holds(sub))
         return error_raise(SHMPS_E_NO_MEMORY, "no memory to hold another sample; release some");
@@ -351,7 +343,7 @@ int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples,
     uint64_t deadline = 0;
     struct ring_view *view = NULL;
     size_t done = 0;
-    int r = check_timeout(timeout_ns);
+    int r = check_batch(how, timeout_ns);
     while (r == 0 && done < n) {
         r = check_holds(sub);
         if (r < 0)

@@ -229,16 +229,22 @@ static int follow(struct shmps_subscriber *sub) {
     return first_error;
 }
 
-int subscriber_refresh(struct shmps_subscriber *sub) {
-    uint32_t g;
-    int r;
-    session_follow(sub->bus);
+int subscriber_check(const struct shmps_subscriber *sub) {
     if (session_rebuilt(sub->bus))
         return error_rebuilt(sub->bus);
-    if (sub->gone)
+    if (atomic_load_relaxed(&sub->gone)) /* relaxed: only ever set */
         return error_raise(SHMPS_E_CLOSED,
                            "pubsubd no longer knows this subscriber of \"%s\"; open it anew",
                            sub->filter);
+    return 0;
+}
+
+int subscriber_refresh(struct shmps_subscriber *sub) {
+    uint32_t g;
+    session_follow(sub->bus);
+    int r = subscriber_check(sub);
+    if (r < 0)
+        return r;
     do {
         /* SYNC topic.generation: as in subscriber_stale(); lists between two equal loads are
          * whole */

@@ -54,6 +54,8 @@ static void test_publishing_in_batches(void **state) {
     assert_result(shmps_publish_batch(pub, messages, 17, SHMPS_EXACTLY, 0, &done),
                   SHMPS_E_INVALID); /* more than the ring has slots */
     assert_int_equal(done, 0);
+    assert_result(shmps_publish_batch(pub, messages, 1, SHMPS_UP_TO, -2, &done), SHMPS_E_INVALID);
+    assert_result(shmps_publish_batch(pub, messages, 1, 2, 0, &done), SHMPS_E_INVALID);
     assert_ok(shmps_publish_batch(pub, messages, 10, SHMPS_EXACTLY, 0, &done));
     assert_int_equal(done, 10);
     batch_of(messages, bodies, 10);
@@ -91,6 +93,8 @@ static void test_taking_in_batches(void **state) {
     assert_result(shmps_take_batch(sub, samples, 5, SHMPS_UP_TO, 0, &done), SHMPS_EMPTY);
     assert_int_equal(done, 0);
     assert_result(shmps_take_batch(sub, samples, 5, SHMPS_EXACTLY, 1000000, &done), SHMPS_TIMEOUT);
+    assert_result(shmps_take_batch(sub, samples, 5, SHMPS_UP_TO, -2, &done), SHMPS_E_INVALID);
+    assert_result(shmps_take_batch(sub, samples, 5, 2, 0, &done), SHMPS_E_INVALID);
     publish(pub, 0, 7);
     assert_ok(shmps_take_batch(sub, samples, 5, SHMPS_EXACTLY, 0, &done));
     assert_int_equal(done, 5);

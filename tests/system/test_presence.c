@@ -212,12 +212,36 @@ static void test_who_is_seen_receives(void **state) {
     shmps_close(bus);
 }
 
+/* Nobody will ever come to a bus that was made anew behind our back: no wait for ever. */
+static void test_waiting_on_a_bus_that_was_made_anew(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct shmps *bus = connected();
+        struct shmps_publisher *pub = publisher_on(bus, "p", 0, 0);
+        struct shmps_subscriber *sub = subscriber_on(bus, i % 2 == 0 ? "s" : "s/#", SHMPS_LOSSY);
+        struct shmps_event event;
+        assert_result(shmps_publisher_wait_subscribers(pub, 1, -2), SHMPS_E_INVALID);
+        assert_result(shmps_publisher_event(pub, &event, -2), SHMPS_E_INVALID);
+        assert_result(shmps_subscriber_wait_publishers(sub, 1, -2), SHMPS_E_INVALID);
+        assert_result(shmps_subscriber_event(sub, &event, -2), SHMPS_E_INVALID);
+        daemon_stop();
+        daemon_start();
+        int64_t timeout_ns = i < 2 ? SHMPS_FOREVER : 0;
+        assert_result(shmps_publisher_wait_subscribers(pub, 1, timeout_ns), SHMPS_E_CLOSED);
+        assert_result(shmps_subscriber_wait_publishers(sub, 1, timeout_ns), SHMPS_E_CLOSED);
+        assert_result(shmps_publisher_event(pub, &event, timeout_ns), SHMPS_E_CLOSED);
+        assert_result(shmps_subscriber_event(sub, &event, timeout_ns), SHMPS_E_CLOSED);
+        shmps_close(bus);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(test_a_subscriber_learns_of_publishers),
         WITH_DAEMON(test_a_publisher_learns_of_subscribers),
         WITH_DAEMON(test_waiting_for_counts),
         WITH_DAEMON(test_who_is_seen_receives),
+        WITH_DAEMON(test_waiting_on_a_bus_that_was_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* The ways to wait for a sample: spinning, sleeping, a descriptor in the user's epoll, callbacks
- * and the loop's thread. Publisher and subscriber are processes of their own, and the publisher
- * sends when it is told to, so that the waiting side really waits. */
+/* The ways to wait for a sample: spinning, sleeping, a descriptor in the user's epoll. Publisher
+ * and subscriber are processes of their own, and the publisher sends when it is told to, so that
+ * the waiting side really waits. */
 #include "../harness.h"
 
 #include <errno.h>
@@ -9,21 +9,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <time.h>
-
-/* Publishes as many messages as it is told, until told 0. */
-static void publish_when_told(int socket, const void *argument, struct report *report) {
-    struct shmps *bus;
-    struct shmps_publisher *pub;
-    uint64_t number = 0;
-    MUST_OK(report, shmps_connect(&bus, NULL));
-    MUST_OK(report, shmps_publisher_open(bus, argument, NULL, &pub));
-    role_say(socket, report);
-    for (int64_t n; (n = role_listen(socket)) != 0;)
-        for (; n > 0; n--)
-            MUST_OK(report, message_publish(pub, 1, number++, 100, SHMPS_FOREVER));
-    shmps_publisher_close(pub);
-    shmps_close(bus);
-}
 
 /* A ping is answered with a pong: each message is waited for from scratch. */
 struct game {
@@ -368,101 +353,6 @@ static void test_signals_do_not_end_a_wait(void **state) {
     shmps_close(bus);
 }
 
-/* ---- callbacks */
-
-struct counted {
-    _Atomic uint64_t received, wrong;
-    _Atomic int stop_at;
-    struct shmps *bus;
-};
-
-static void on_sample(struct shmps_subscriber *sub, const struct shmps_sample *sample,
-                      void *user) {
-    struct counted *c = user;
-    (void)sub;
-    c->wrong += sample->data == NULL || !sample_is(sample, 1, c->received);
-    c->received++;
-    if (c->stop_at != 0 && (int)c->received == c->stop_at)
-        shmps_loop_stop(c->bus);
-}
-
-static void test_dispatch(void **state) {
-    (void)state;
-    struct shmps *bus = connected();
-    struct counted counted[3] = { { .bus = bus }, { .bus = bus }, { .bus = bus } };
-    struct shmps_subscriber *subs[3];
-    struct child children[3];
-    const char *const topics[3] = { "t/0", "t/1", "t/2" };
-    assert_result(shmps_dispatch(bus, 0), SHMPS_EMPTY);
-    for (size_t i = 0; i < 3; i++) {
-        subs[i] = subscriber_on(bus, topics[i], SHMPS_RELIABLE);
-        assert_ok(shmps_subscriber_on_sample(subs[i], on_sample, &counted[i]));
-        child_start(&children[i], publish_when_told, topics[i]);
-        child_hear(&children[i]);
-    }
-    int fd = shmps_fd(bus);
-    assert_true(fd >= 0);
-    int r;
-    while ((r = shmps_dispatch(bus, 0)) == 0) {
-    }
-    assert_result(r, SHMPS_EMPTY);
-    assert_result(shmps_dispatch(bus, 2000000), SHMPS_TIMEOUT);
-    for (uint64_t round = 1; round <= 300; round++) {
-        size_t i = round % 3;
-        uint64_t end = counted[i].received + 2;
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        child_tell(&children[i], 2);
-        while (counted[i].received < end) {
-            if (round % 2 == 0) /* its descriptor, or its own waiting */
-                assert_int_equal(poll(&p, 1, -1), 1);
-            r = shmps_dispatch(bus, round % 2 == 0 ? 0 : SHMPS_FOREVER);
-            assert_true(r == 0 || r == SHMPS_EMPTY);
-        }
-    }
-    assert_ok(shmps_subscriber_on_sample(subs[0], NULL, NULL)); /* no longer called */
-    child_tell(&children[0], 1);
-    struct shmps_sample s;
-    assert_ok(shmps_take(subs[0], &s, SHMPS_FOREVER));
-    assert_ok(shmps_release(subs[0], &s));
-    for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(counted[i].received, 200);
-        assert_int_equal(counted[i].wrong, 0);
-        child_tell(&children[i], 0);
-        child_end(&children[i]);
-    }
-    shmps_close(bus);
-}
-
-static void test_the_loops_thread(void **state) {
-    (void)state;
-    struct shmps *bus = connected();
-    struct counted counted = { .bus = bus };
-    struct shmps_subscriber *sub = subscriber_on(bus, "t", SHMPS_RELIABLE);
-    struct child child;
-    assert_result(shmps_loop_stop(bus), SHMPS_E_STATE);
-    assert_ok(shmps_subscriber_on_sample(sub, on_sample, &counted));
-    for (int run = 0; run < 3; run++) {
-        counted.received = 0;
-        child_start(&child, publish_when_told, "t");
-        child_hear(&child);
-        assert_ok(shmps_loop_start(bus));
-        assert_result(shmps_loop_start(bus), SHMPS_E_STATE);
-        assert_result(shmps_dispatch(bus, 0), SHMPS_E_STATE);
-        assert_result(shmps_subscriber_on_sample(sub, NULL, NULL), SHMPS_E_STATE);
-        counted.stop_at = run == 1 ? 50 : 0; /* from within a callback */
-        for (int i = 0; i < 50; i++)
-            child_tell(&child, 1);
-        child_tell(&child, 0);
-        child_end(&child);
-        while (counted.received < 50) /* it has been published: it comes */
-            sched_yield();
-        assert_ok(shmps_loop_stop(bus));
-        assert_int_equal(counted.wrong, 0);
-    }
-    assert_ok(shmps_loop_start(bus));
-    shmps_close(bus); /* stops it */
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(test_spinning),
@@ -476,8 +366,6 @@ int main(void) {
         WITH_DAEMON(test_a_descriptor_of_a_filter),
         WITH_DAEMON(test_many_rings),
         WITH_DAEMON(test_signals_do_not_end_a_wait),
-        WITH_DAEMON(test_dispatch),
-        WITH_DAEMON(test_the_loops_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
