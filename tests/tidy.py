@@ -41,9 +41,12 @@ VIEWERS = tuple(
     f"tools/{name}"
     for name in (
         "cmd_dump.c",
+        "cmd_gc.c",
         "cmd_info.c",
         "cmd_ls.c",
         "cmd_top.c",
+        "leftovers.c",
+        "leftovers.h",
         "view.c",
         "view.h",
     )

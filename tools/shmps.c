@@ -103,6 +103,26 @@ static const struct verb verbs[] = {
         .run = cmd_dump,
     },
     {
+        .name = "gc",
+        .words = "",
+        .summary = "remove what dead instances have left behind",
+        .details = "Lists what is provably nobody's, asks, and removes it: all of an instance\n"
+                   "whose pubsubd and whose processes have gone; segments that its directory\n"
+                   "does not lead to; semaphores of dead processes; directories that were set\n"
+                   "aside. The messages in it are lost: shmps dump shows them. While a process\n"
+                   "uses an instance, running or stopped, it is left alone. Run it where pubsubd\n"
+                   "ran: what another pid namespace does with this /dev/shm cannot be seen.\n",
+        .options = {
+            FLAG(0, "all", all, "of all instances of this user"),
+            FLAG(0, "dry-run", dry_run, "only list it"),
+            FLAG('y', "yes", yes, "do not ask"),
+            FLAG(0, "force", force, "also an instance of another layout, if nobody maps it"),
+            FLAG(0, "json", json, "an object per file and line"),
+            COMMON,
+        },
+        .run = cmd_gc,
+    },
+    {
         .name = "pub",
         .words = "TOPIC [BODY]",
         .words_min = 1,

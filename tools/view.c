@@ -65,7 +65,7 @@ static void find_daemon(struct view *view) {
     view->daemon_ended = !view->daemon_alive && state == DAEMON_ENDED;
 }
 
-static int choose_instance(struct view *view, const char *instance) {
+int view_choose_instance(const char *instance, char ret[INSTANCE_BYTES]) {
     if (!instance || !instance[0])
         instance = getenv("SHMPS_INSTANCE");
     if (!instance || !instance[0])
@@ -79,7 +79,7 @@ static int choose_instance(struct view *view, const char *instance) {
         return error_raise(SHMPS_E_INVALID,
                            "'%s' is no instance's name, which has 1 to %d of A-Z a-z 0-9 _ and -",
                            instance, INSTANCE_BYTES - 1);
-    memcpy(view->instance, instance, strlen(instance) + 1);
+    memcpy(ret, instance, strlen(instance) + 1);
     return 0;
 }
 
@@ -95,7 +95,7 @@ int view_open(struct view *ret, const char *instance) {
     struct view view = { .uid = geteuid() };
     struct segment_ref ref;
     _cleanup_close_ int fd = -1;
-    int r = choose_instance(&view, instance);
+    int r = view_choose_instance(instance, view.instance);
     if (r < 0)
         return r;
     signal(SIGBUS, on_truncated);

@@ -65,6 +65,10 @@ struct view_topic {
     char *trouble;            /* the first thing found wrong with it, or NULL */
 };
 
+/* The name of the instance that is meant: `instance`; NULL: $SHMPS_INSTANCE, else "default".
+ * INVALID. */
+int view_choose_instance(const char *instance, char ret[INSTANCE_BYTES]);
+
 /* Map the directory of this user's instance `instance`, NULL: $SHMPS_INSTANCE, else "default"; and
  * find out whether its daemon lives. NO_DAEMON: there is none. INVALID, PERMISSION, VERSION,
  * CORRUPT, NO_MEMORY, NO_DESCRIPTORS, SYSTEM. */

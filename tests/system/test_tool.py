@@ -35,7 +35,7 @@ def help_comes_from_the_table_of_verbs():
         everything = bus.run("help").stdout.decode()
         assert bus.run("--help").stdout.decode() == everything
         verbs = re.findall(r"^  ([a-z]+) ", everything, re.M)
-        assert verbs == ["ls", "info", "top", "dump", "pub", "sub", "stop", "help"], verbs
+        assert verbs == ["ls", "info", "top", "dump", "gc", "pub", "sub", "stop", "help"], verbs
         for verb in verbs:
             told = bus.run("help", verb).stdout.decode()
             assert told.startswith(f"usage: shmps {verb} "), told
@@ -71,6 +71,8 @@ def wrong_command_lines_are_usage_errors():
         (["dump", "a/#/b"], "'a/#/b'"),
         (["dump", "-n", "0"], "'0'"),
         (["dump", "--json", "--raw"], "--raw"),
+        (["gc"], "nobody can be asked"),
+        (["gc", "--all", "--instance", "x", "--yes"], "--all"),
         (["pub", "a"], "one of BODY"),
         (["pub", "a", "b", "-l"], "one of BODY"),
         (["pub", "a", "-l", "-s"], "one of BODY"),
