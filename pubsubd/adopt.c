@@ -184,6 +184,7 @@ static int read_topics(struct bus *bus) {
         topic->info = info;
         topic->listed = true;
         memcpy(topic->name, name, sizeof(name));
+        config_policy(bus->config, name, &topic->policy);
         bus->topics[i] = topic;
         bus->topics_end = i + 1;
         int r = read_rings(bus, topic);

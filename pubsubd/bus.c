@@ -49,7 +49,7 @@ int bus_create(struct bus *bus) {
     struct directory_geometry g;
     _cleanup_close_ int fd = -1;
     segment_ref_directory(&ref, bus->uid, bus->instance);
-    directory_geometry_make(&g, BUS_TOPICS, BUS_RINGS, BUS_SUBSCRIPTIONS, BUS_PAGES, BUS_ERRORS);
+    config_geometry(bus->config, &g);
     int r = segment_create(&ref, g.bytes, &fd);
     if (r < 0)
         return r;

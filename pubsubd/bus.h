@@ -7,6 +7,7 @@
  *     ring.c          rings: link, retire, remove
  *     opening.c       a ring in the making, allocated a chunk per turn of the loop
  *     subscription.c  open and close
+ *     quota.c         what the configuration allows (quota.h)
  *     adopt.c         after a restart: the directory that is there, verified record by record
  *
  * These objects are private memory and what the daemon decides by; the directory is written
@@ -19,6 +20,7 @@
 #ifndef PUBSUBD_BUS_H
 #define PUBSUBD_BUS_H
 
+#include "config.h"
 #include "base/scope.h"
 #include "base/segment.h"
 #include "layout/directory.h"
@@ -48,6 +50,7 @@ struct topic {
     uint32_t n_pages;
     uint32_t exact;            /* subscriptions of it alone: they keep it, filters do not */
     uint32_t pins_granted;     /* over all seats */
+    struct topic_policy policy; /* as configured now */
 };
 
 struct ring {
@@ -83,13 +86,12 @@ struct opening {
     struct opening *next;      /* of bus->openings: whose turn it is */
 };
 
-#define BUS_ERRORS 32
-
 struct bus {
     char instance[INSTANCE_BYTES];
     uid_t uid;
     uint64_t boot[2];
     struct loop *loop;
+    struct config *config;     /* as of the last SIGHUP; capacities are the directory's */
 
     struct segment_map map;
     struct directory directory;
@@ -121,12 +123,6 @@ struct bus {
 };
 
 /* ---- bus.c */
-
-/* How many of each. */
-#define BUS_TOPICS 2048
-#define BUS_RINGS 2048
-#define BUS_SUBSCRIPTIONS 4096
-#define BUS_PAGES 2560
 
 /* A new, empty directory. BUSY: its name is taken. NO_SPACE and others as in base/segment.h. */
 int bus_create(struct bus *bus);

@@ -7,6 +7,7 @@
 #include "lock.h"
 #include "log.h"
 #include "session.h"
+#include "settings.h"
 #include "wait/futex.h"
 #include "wire/address.h"
 
@@ -23,10 +24,12 @@
 #define EXIT_USAGE 2
 
 struct options {
-    const char *instance;
+    const char *instance; /* NULL: not chosen here */
+    const char *config;
     const char *socket;
     const char *ready_semaphore;
     bool system;
+    bool check_config;
     bool autostarted;
     bool verbose;
     enum loop_kind loop;
@@ -36,14 +39,19 @@ struct options {
 static void print_usage(FILE *to) {
     fputs("usage: pubsubd [OPTION]...\n"
           "Lay out the shared memory of a publish/subscribe bus. Runs in the foreground, prints\n"
-          "\"ready\" when it accepts clients, ends on SIGTERM.\n"
+          "\"ready\" when it accepts clients, ends on SIGTERM, reads its configuration again on\n"
+          "SIGHUP.\n"
           "\n"
-          "  --instance NAME         the name of the bus (default: $SHMPS_INSTANCE, \"default\")\n"
+          "  --instance NAME         the name of the bus (default: $SHMPS_INSTANCE, else as\n"
+          "                          configured, else \"default\")\n"
           "  --system                the bus of the machine: socket in /run/pubsubd\n"
+          "  --config FILE           the configuration (default: shmps/pubsubd.conf in\n"
+          "                          $XDG_CONFIG_HOME or ~/.config; in /etc with --system)\n"
+          "  --check-config          say whether it is well-formed: status 0, or 1 and where not\n"
           "  --socket PATH           listen here instead\n"
           "  --loop uring|epoll      how to wait (default: io_uring, else epoll; $SHMPS_LOOP)\n"
           "  --ready-semaphore NAME  post this named semaphore when ready\n"
-          "  --autostarted           end 5 s after the last client\n"
+          "  --autostarted           end some time (idle_exit) after the last client\n"
           "  --verbose               log every client\n"
           "  --version, --help\n"
           "\n"
@@ -67,6 +75,8 @@ static int parse_options(int argc, char **argv, struct options *o) {
     static const struct option known[] = {
         { "instance", required_argument, NULL, 'i' },
         { "system", no_argument, NULL, 's' },
+        { "config", required_argument, NULL, 'c' },
+        { "check-config", no_argument, NULL, 'C' },
         { "socket", required_argument, NULL, 'p' },
         { "loop", required_argument, NULL, 'l' },
         { "ready-semaphore", required_argument, NULL, 'r' },
@@ -79,11 +89,13 @@ static int parse_options(int argc, char **argv, struct options *o) {
     const char *loop = getenv("SHMPS_LOOP");
     const char *named = getenv("SHMPS_INSTANCE"); /* a socket's path is for clients only */
     bool by_name = named != NULL && *named != 0 && strchr(named, '/') == NULL;
-    *o = (struct options){ .instance = by_name ? named : "default" };
+    *o = (struct options){ .instance = by_name ? named : NULL };
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         switch (c) {
         case 'i': o->instance = optarg; break;
         case 's': o->system = true; break;
+        case 'c': o->config = optarg; break;
+        case 'C': o->check_config = true; break;
         case 'p': o->socket = optarg; break;
         case 'l': loop = optarg; break;
         case 'r': o->ready_semaphore = optarg; break;
@@ -109,6 +121,7 @@ static int parse_options(int argc, char **argv, struct options *o) {
 
 struct signals {
     struct bus *bus;
+    const struct settings *settings;
     int fd;
     uint32_t watch;
 };
@@ -117,15 +130,18 @@ static void on_signal(void *data, uint32_t events) {
     struct signals *signals = data;
     struct signalfd_siginfo info;
     (void)events;
-    if (read(signals->fd, &info, sizeof(info)) == sizeof(info)) {
+    bool read_it = read(signals->fd, &info, sizeof(info)) == sizeof(info);
+    /* The kernel's own SIGHUP: the terminal of a daemon in the foreground has gone. */
+    if (read_it && info.ssi_signo == SIGHUP && info.ssi_code != SI_KERNEL) {
+        settings_reload(signals->settings, signals->bus);
+    } else if (read_it) {
         log_notice("%s: ending", strsignal((int)info.ssi_signo));
         signals->bus->ending = true;
-    } else {
-        loop_arm(signals->bus->loop, signals->watch, POLLIN);
+        return;
     }
+    loop_arm(signals->bus->loop, signals->watch, POLLIN);
 }
 
-/* SIGHUP: the terminal of a daemon in the foreground has gone. */
 static int watch_signals(struct signals *signals, struct bus *bus) {
     sigset_t set;
     sigemptyset(&set);
@@ -185,7 +201,8 @@ static int find_path(struct options *o, char ret[SOCKET_PATH_BYTES]) {
     return 0;
 }
 
-static int serve(struct bus *bus, struct server *server, const struct options *o) {
+static int serve(struct bus *bus, struct server *server, const struct options *o,
+                 const struct settings *settings) {
     bool found;
     int r = adopt(bus, &found);
     if (r == 0 && !found)
@@ -196,6 +213,7 @@ static int serve(struct bus *bus, struct server *server, const struct options *o
     bus_begin(bus);
     log_notice("pubsubd %s, instance \"%s\", epoch %" PRIu64 ", %s", SHMPS_VERSION, bus->instance,
                bus->epoch, loop_name(bus->loop));
+    settings_tell_fixed(settings, bus, bus->config);
     post_ready(o->ready_semaphore);
     print_ready();
     activation_notify("READY=1\nSTATUS=instance %s", bus->instance);
@@ -214,8 +232,9 @@ static int serve(struct bus *bus, struct server *server, const struct options *o
     return 0;
 }
 
-static int run(struct bus *bus, const struct options *o, const char *path) {
-    struct signals signals = { .fd = -1 };
+static int run(struct bus *bus, const struct options *o, const struct settings *settings,
+               const char *path) {
+    struct signals signals = { .fd = -1, .settings = settings };
     struct server *server = NULL;
     int r = loop_new(&bus->loop, o->loop);
     if (r < 0)
@@ -224,7 +243,7 @@ static int run(struct bus *bus, const struct options *o, const char *path) {
     if (r == 0)
         r = server_new(&server, bus, path, o->listener, o->system, o->autostarted);
     if (r == 0)
-        r = serve(bus, server, o);
+        r = serve(bus, server, o, settings);
     session_forget_all(bus);
     reaper_forget(bus);
     server_free(server);
@@ -235,9 +254,31 @@ static int run(struct bus *bus, const struct options *o, const char *path) {
     return r;
 }
 
+/* Read the configuration, and say so if that is all that is asked for. */
+static int configure(struct bus *bus, struct options *o, struct settings *settings) {
+    bool found = false;
+    settings->verbose = o->verbose;
+    settings->instance_chosen = o->instance != NULL;
+    int r = settings_find(settings, o->config, o->system);
+    if (r == 0)
+        r = settings_load(settings, &bus->config, &found);
+    if (r < 0)
+        return r;
+    if (o->check_config) {
+        printf(found ? "%s: well-formed\n" : "%s: not there, the defaults hold\n",
+               settings->path[0] != '\0' ? settings->path : "a configuration");
+        return 0;
+    }
+    settings_log(settings, bus->config);
+    if (o->instance == NULL)
+        o->instance = bus->config->instance[0] != '\0' ? bus->config->instance : "default";
+    return 0;
+}
+
 int main(int argc, char **argv) {
     struct options o;
     static struct bus bus;
+    static struct settings settings;
     char path[SOCKET_PATH_BYTES];
     _cleanup_close_ int lock = -1;
     int status = parse_options(argc, argv, &o);
@@ -246,7 +287,15 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* who started us may have gone, with the other end of stderr */
     log_setup(o.verbose ? LOG_DEBUG : LOG_INFO);
     umask(077);
-    int r = find_path(&o, path);
+    int r = configure(&bus, &o, &settings);
+    if (o.check_config) {
+        if (r < 0)
+            fprintf(stderr, "%s\n", shmps_error_detail());
+        config_free(bus.config);
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    }
+    if (r == 0)
+        r = find_path(&o, path);
     if (r == 0 && o.autostarted && chdir("/") < 0)
         r = error_system(errno, "cannot leave the directory it was started in");
     if (o.autostarted)
@@ -262,10 +311,11 @@ int main(int argc, char **argv) {
         memcpy(bus.instance, o.instance, strlen(o.instance) + 1);
         boot_id(bus.boot);
         barrier_registered();
-        r = run(&bus, &o, path);
+        r = run(&bus, &o, &settings, path);
         if (r < 0) /* what it found stays, an empty file need not */
             instance_lock_remove(bus.uid, bus.instance);
     }
+    config_free(bus.config);
     if (r < 0)
         log_error("%s: %s", shmps_error_name(r), shmps_error_detail());
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

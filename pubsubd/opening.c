@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "log.h"
+#include "quota.h"
 #include "session.h"
 
 #include <inttypes.h>
@@ -52,14 +53,20 @@ static uint64_t default_pins(uint64_t message_bytes) {
 
 static int make_geometry(const struct session *s, const struct wire_open_publisher *m,
                          struct opening *o) {
+    const struct topic_policy *policy = &o->topic->policy;
     uint64_t granted = o->topic->pins_granted;
-    uint64_t pins = m->pins != 0 ? max_u64(m->pins, granted)
-                                 : default_pins(m->message_bytes) + granted;
-    uint64_t message_bytes = m->message_bytes;
-    if ((m->flags & RING_EXPLICIT_SIZE) == 0 && message_bytes > 0 &&
-        message_bytes <= RING_BLOCK_BYTES_MAX) /* a ring that grew uses its blocks to the end */
+    uint64_t message_bytes = m->message_bytes != 0 ? m->message_bytes : policy->message_bytes;
+    uint64_t depth = m->depth != 0 ? m->depth : policy->depth;
+    uint64_t pins = policy->pins != CONFIG_AUTO ? policy->pins : default_pins(message_bytes);
+    pins = m->pins != 0 ? max_u64(m->pins, granted) : pins + granted;
+    if ((m->flags & RING_EXPLICIT_SIZE) == 0 && m->message_bytes > 0 &&
+        message_bytes <= RING_BLOCK_BYTES_MAX) { /* a ring that grew uses its blocks to the end */
         message_bytes = (message_bytes + MESSAGE_PAGE - 1) & ~(MESSAGE_PAGE - 1);
-    int r = ring_geometry_make(&o->geometry, &o->bytes, m->depth, message_bytes, pins);
+        message_bytes = min_u64(message_bytes, policy->max_message_bytes);
+    }
+    int r = ring_geometry_make(&o->geometry, &o->bytes, depth, message_bytes, pins);
+    if (r == 0 && depth == CONFIG_AUTO && o->geometry.depth > policy->max_depth)
+        r = ring_geometry_make(&o->geometry, &o->bytes, policy->max_depth, message_bytes, pins);
     if (r < 0)
         return r;
     o->geometry.mode = s->bare ? RING_BARE : RING_FENCE;
@@ -144,9 +151,13 @@ void opening_cancel(struct bus *bus, struct opening *o) {
 
 static int prepare(struct bus *bus, struct session *session, const struct wire_open_publisher *m,
                    struct opening *o) {
-    int r = reserve_ring(bus, o);
+    int r = quota_publisher(o->topic, m, o->predecessor != NULL);
+    if (r == 0)
+        r = reserve_ring(bus, o);
     if (r == 0)
         r = make_geometry(session, m, o);
+    if (r == 0)
+        r = quota_ring(bus, o);
     if (r < 0)
         return r;
     o->ring->has_blocks = o->geometry.blocks > 0;

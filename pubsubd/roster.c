@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "log.h"
+#include "quota.h"
 #include "wait/futex.h"
 
 #include <inttypes.h>
@@ -141,7 +142,9 @@ static int add_page(struct bus *bus, struct topic *topic, struct page **ret) {
                            bus->directory.geometry.pages, READERS_ENTRIES);
     struct page page = { .index = index };
     const struct ring *failed = NULL;
-    int r = 0;
+    int r = quota_page(bus, topic);
+    if (r < 0)
+        return r;
     for (const struct ring *ring = topic->rings; ring != NULL && r == 0; ring = ring->next) {
         r = make_readers(bus, ring, &page, NEED_NONE);
         failed = r < 0 ? ring : NULL;
@@ -270,9 +273,12 @@ int roster_seat(struct bus *bus, struct topic *topic, const struct subscription 
     uint32_t pins = grantable_pins(topic, s->info.pins);
     uint32_t span = reader_span(pins), cell = 0;
     struct page *page = topic->pages;
+    int r = quota_subscriber(topic);
+    if (r < 0)
+        return r;
     while (page != NULL && !find_cells(bus, topic, page, span, &cell))
         page = page->next;
-    int r = page != NULL ? 0 : add_page(bus, topic, &page);
+    r = page != NULL ? 0 : add_page(bus, topic, &page);
     if (r == 0)
         r = reset_entries(bus, topic, page, cell, pins);
     if (r < 0)

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -14,7 +15,6 @@
 #define ACCEPTS_A_TURN 16
 #define REFUSED_MAX 16    /* clients being turned away at a time; more are hung up on at once */
 #define RESERVE 64        /* descriptors for everything but clients */
-#define IDLE_NS INT64_C(5000000000)
 #define BACK_OFF_NS INT64_C(100000000)
 #define LISTEN_NS UINT64_C(3000000000)
 
@@ -27,6 +27,7 @@ struct server {
     bool autostarted;
     bool handed_over;     /* the listener is somebody else's, who goes on listening */
     bool idle;            /* nobody is there; autostarted: the timer runs */
+    uint64_t idle_exit_ns; /* what the timer was set to */
 };
 
 static int set_timer(int fd, int64_t ns) {
@@ -56,6 +57,8 @@ static bool turn_away(struct server *server) {
 static void welcome(struct server *server, int fd) {
     struct bus *bus = server->bus;
     int refuse = descriptors_used(bus) + 2 > server->descriptors ? SHMPS_E_NO_DESCRIPTORS : 0;
+    if (refuse == 0 && bus->n_sessions - bus->n_refused >= bus->config->max_connections)
+        refuse = SHMPS_E_LIMIT;
     if (refuse != 0 && bus->n_refused >= REFUSED_MAX) {
         scope_close(&fd);
         return;
@@ -119,20 +122,23 @@ static void on_idle_timer(void *data, uint32_t events) {
         welcome(server, fd);
         return;
     }
-    log_notice("no client for %d s: an autostarted pubsubd ends", (int)(IDLE_NS / 1000000000));
+    log_notice("no client for %" PRIu64 " ms: an autostarted pubsubd ends",
+               server->idle_exit_ns / 1000000);
     server->bus->ending = true;
 }
 
 void server_turn(struct server *server) {
     bool idle = nobody_is_here(server->bus);
-    if (idle == server->idle || server->bus->ending)
+    uint64_t idle_exit_ns = server->bus->config->idle_exit_ns;
+    if ((idle == server->idle && idle_exit_ns == server->idle_exit_ns) || server->bus->ending)
         return;
     server->idle = idle;
+    server->idle_exit_ns = idle_exit_ns;
     if (idle)
         bus_rest(server->bus);
     if (!server->autostarted)
         return;
-    set_timer(server->idle_timer, idle ? IDLE_NS : 0);
+    set_timer(server->idle_timer, idle ? (int64_t)idle_exit_ns : 0);
     loop_arm(server->bus->loop, server->idle_watch, POLLIN);
 }
 

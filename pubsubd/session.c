@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "log.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -132,6 +133,10 @@ static void refuse(struct session *s, const union wire_message *message) {
     if (status == SHMPS_E_PERMISSION)
         error_raise(status, "instance \"%s\" belongs to user %u, and topics do not cross users "
                     "yet; start a pubsubd of your own", s->bus->instance, (unsigned)s->bus->uid);
+    else if (status == SHMPS_E_LIMIT)
+        error_raise(status, "pubsubd of instance \"%s\" has as many clients as it may have (%"
+                    PRIu64 "); close one, or raise max_connections in pubsubd.conf",
+                    s->bus->instance, s->bus->config->max_connections);
     else
         error_raise(status, "pubsubd of instance \"%s\" has no descriptors left for another "
                     "client: start it with a larger RLIMIT_NOFILE (ulimit -n)", s->bus->instance);

@@ -57,8 +57,10 @@ static int place(struct bus *bus, struct subscription *s, struct topic *exact) {
     if (s->index >= bus->subscriptions_end)
         bus->subscriptions_end = s->index + 1;
     directory_subscription_write(&bus->directory, s->index, &s->info, s->filter);
-    if (exact != NULL)
-        return roster_seat(bus, exact, s);
+    if (exact != NULL) {
+        int r = roster_seat(bus, exact, s);
+        return r < 0 ? error_context(r, "topic \"%s\"", exact->name) : 0;
+    }
     for (uint32_t i = 0; i < bus->topics_end; i++) {
         struct topic *topic = bus->topics[i];
         if (topic == NULL || !topic_filter_matches(s->filter, topic->name))

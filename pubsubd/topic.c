@@ -71,6 +71,7 @@ int topic_get(struct bus *bus, const char *name, struct topic **ret) {
     topic->info.serial = bus_draw_serial(bus);
     topic->info.born_ns = now_ns();
     memcpy(topic->name, name, strlen(name) + 1);
+    config_policy(bus->config, name, &topic->policy);
     bus->topics[index] = topic;
     if (index >= bus->topics_end)
         bus->topics_end = index + 1;

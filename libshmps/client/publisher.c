@@ -119,6 +119,9 @@ static int grow(struct shmps_publisher *pub, size_t bytes) {
                               min_u64(2 * pub->ring.g.message_bytes, SHMPS_MESSAGE_BYTES_MAX));
     pthread_mutex_lock(&pub->bus->lock);
     int r = request_ring(pub, larger, pub->serial);
+    if (larger > bytes && !pub->lost && /* what it needs may be allowed, or fit */
+        (r == SHMPS_E_SIZE || r == SHMPS_E_LIMIT || r == SHMPS_E_NO_SPACE))
+        r = request_ring(pub, bytes, pub->serial);
     pthread_mutex_unlock(&pub->bus->lock);
     return r < 0 ? r : roster_refresh(pub);
 }
