@@ -242,7 +242,9 @@ static int reset_entries(struct bus *bus, const struct topic *topic, const struc
         struct segment_map map;
         uint64_t need = NEED_NONE;
         int r = ring->info.state == RING_LIVE ? ring_end(bus, ring, &need) : 0;
-        if (r == 0)
+        if (r == SHMPS_E_CORRUPT) /* nobody can read it; who subscribes has the others */
+            bus_error(bus, r, topic->name, shmps_error_detail());
+        if (r == 0 || r == SHMPS_E_CORRUPT)
             r = roster_map_readers(bus, ring, page->index, &map);
         if (r < 0)
             return r;

@@ -15,7 +15,7 @@ extern "C" {
 
 /* Outcomes. */
 enum shmps_outcome {
-    SHMPS_EMPTY = 1,    /* nothing to take now (timeout 0) */
+    SHMPS_EMPTY = 1,    /* nothing there now (timeout 0) */
     SHMPS_FULL = 2,     /* a reliable subscriber holds the publisher back; nothing was published */
     SHMPS_LOST = 3,     /* samples were lost and none follows them: the count is in
                            shmps_sample.lost */
@@ -26,8 +26,8 @@ enum shmps_outcome {
 enum shmps_error {
     SHMPS_E_INVALID = -1,      /* an argument is wrong */
     SHMPS_E_TOPIC = -2,        /* a topic name or filter breaks the rules in shmps.h */
-    SHMPS_E_SIZE = -3,         /* larger than the publisher's explicit message_bytes, or than any
-                                  message may be */
+    SHMPS_E_SIZE = -3,         /* larger than the publisher's explicit message_bytes, than its
+                                  loan, than any message may be, or than the buffer to read into */
     SHMPS_E_NO_MEMORY = -4,    /* the process has no memory or address space left */
     SHMPS_E_NO_SPACE = -5,     /* /dev/shm is too full for a segment; the detail tells need and
                                   free */
@@ -40,14 +40,14 @@ enum shmps_error {
     SHMPS_E_PROTOCOL = -12,    /* a malformed control message */
     SHMPS_E_FORKED = -13,      /* the handle was opened before fork(); open new ones in the
                                   child */
-    SHMPS_E_BUSY = -14,        /* it exists already, or is in use: an open loan, a running
-                                  instance */
+    SHMPS_E_BUSY = -14,        /* it exists already, or is in use: a running instance */
     SHMPS_E_CORRUPT = -15,     /* a segment holds what no correct peer writes; it is no longer
                                   used */
-    SHMPS_E_STATE = -16,       /* not now: no loan is open, the loop does not run, ... */
+    SHMPS_E_STATE = -16,       /* not now, or not on this handle: no loan is open, the loop runs,
+                                  the connection only observes */
     SHMPS_E_UNSUPPORTED = -17, /* this kernel or this build cannot do it */
-    SHMPS_E_CLOSED = -18,      /* the bus was rebuilt from nothing while this handle was open; open
-                                  a new one */
+    SHMPS_E_CLOSED = -18,      /* the bus was made anew while this handle was open, or pubsubd does
+                                  not know it any more; open a new one */
     SHMPS_E_SYSTEM = -19,      /* another system call failed; the detail names it and its errno */
 };
 

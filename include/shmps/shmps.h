@@ -7,10 +7,13 @@
  * Publishing and receiving never talk to it, and go on while it is dead; connections find it again
  * by themselves.
  *
- * Results      0, a positive outcome or a negative error: see shmps/error.h.
+ * Results      0, a positive outcome or a negative error: see shmps/error.h. Each call names what
+ *              it can say, without the prefix SHMPS_ or SHMPS_E_.
+ * Handles      Not NULL, unless it says so. What a call fills is undefined after an error, unless
+ *              it says so.
  * Threads      A connection may be used by several threads at once. A publisher or a subscriber
  *              belongs to one thread at a time: it may move between threads, with the caller's own
- *              synchronisation.
+ *              synchronisation. Callbacks: see there.
  * Fork         After fork() every call on a handle of the parent returns SHMPS_E_FORKED in the
  *              child, and its memory is not mapped there. The child may call shmps_connect() anew;
  *              exec is always safe.
@@ -18,9 +21,15 @@
  *              EINTR.
  * Time         All times are in ns of CLOCK_MONOTONIC; a timeout is relative: 0 does not wait,
  *              SHMPS_FOREVER waits.
- * Options      Options structs begin with their size, so that older callers keep working:
- *              initialise with the _INIT. A NULL pointer means all defaults. Reserved fields must
- *              be zero.
+ * Options      Structs of options and of statistics begin with their size, so that older callers
+ *              keep working: initialise with the _INIT. A NULL pointer to options means all
+ *              defaults. Reserved fields must be zero. What is out of range is INVALID.
+ * Closed       A bus that has ended (not died) and was started again is another one: handles of
+ *              the old one say CLOSED as soon as they notice. So does a handle that pubsubd does
+ *              not know any more.
+ * Environment  SHMPS_INSTANCE, SHMPS_AUTOSTART, SHMPS_PUBSUBD and PATH: see shmps_connect();
+ *              XDG_RUNTIME_DIR: where the user's sockets are. SHMPS_DESCRIPTOR=thread: descriptors
+ *              are fed by a thread, not by an io_uring.
  *
  * Topic names  1 to 255 bytes of valid UTF-8 without NUL or other control characters
  *              (U+0000..U+001F, U+007F); '/' separates levels, at most 32, of which none may be
@@ -71,39 +80,41 @@ enum shmps_autostart {
 
 struct shmps_connect_options {
     size_t size;           /* sizeof this struct */
-    const char *instance;  /* [A-Za-z0-9_-]{1,32}, or a socket's path (it contains '/'); NULL:
-                              $SHMPS_INSTANCE, else "default" of this user, else "default" of the
-                              system */
+    const char *instance;  /* [A-Za-z0-9_-]{1,32}: this user's, else the system's of this name; or
+                              a socket's path (it contains '/'). NULL or "": $SHMPS_INSTANCE, else
+                              "default" */
     int autostart;         /* enum shmps_autostart; default: on unless SHMPS_AUTOSTART=0 is in the
-                              environment; only ever starts an instance of this user */
-    int observe;           /* 1: do not talk to pubsubd at all, only map its directory read-only;
-                              works when it is dead. Only subscribers with SHMPS_OBSERVE can be
-                              opened. */
-    int64_t timeout_ns;    /* for finding or starting a daemon, and for each answer; 0: 5 s */
+                              environment; only ever starts an instance of this user, by name */
+    int observe;           /* 1: do not talk to pubsubd at all, only map the directory of this
+                              user's instance (a name) read-only; works when it is dead. Only
+                              subscribers with SHMPS_OBSERVE can be opened. */
+    int64_t timeout_ns;    /* for starting a daemon, and for each of its answers; 0: 5 s */
     uint64_t reserved[4];
 };
 #define SHMPS_CONNECT_OPTIONS_INIT { .size = sizeof(struct shmps_connect_options) }
 
-/* Connect to an instance of the bus; if the user's does not answer, start one: $SHMPS_PUBSUBD,
- * else pubsubd beside this library's own prefix, else of PATH. It ends some seconds after its last
- * client. NO_DAEMON (also: observe and no directory), VERSION, PERMISSION, NO_MEMORY,
- * NO_DESCRIPTORS, INVALID, SYSTEM. */
+/* Connect to an instance of the bus; if none answers, start one of this user: $SHMPS_PUBSUBD, else
+ * pubsubd of this library's own prefix, else of PATH. It ends some seconds after its last client.
+ * When pubsubd dies later, everything goes on, and the connection finds its successor by itself.
+ * NO_DAEMON (also: observe and no directory), VERSION, PERMISSION, NO_MEMORY, NO_DESCRIPTORS,
+ * INVALID, CORRUPT (the directory), PROTOCOL (what answers is no pubsubd), SYSTEM. */
 int shmps_connect(struct shmps **ret, const struct shmps_connect_options *options);
 
-/* Close a connection and all that is still open on it. Samples still held become invalid. NULL is
- * allowed. Must not run while another thread uses the connection. In a forked child it frees the
- * child's copy only. */
+/* Close a connection and all that is still open on it; end the loop's thread. Samples still held
+ * become invalid. NULL is allowed. Must not run while another thread uses the connection. In a
+ * forked child it frees the child's copy only. In a callback: see there. */
 void shmps_close(struct shmps *bus);
 
-/* The name of the instance. Valid while the connection is open. */
+/* The name of the instance. Valid while the connection is open. Any thread, also after fork. */
 const char *shmps_instance(const struct shmps *bus);
 
-/* 1 if pubsubd answers now, 0 if it does not (publishing and receiving go on all the same);
- * negative: error. */
+/* 1 if pubsubd answers now, 0 if it does not within the connection's timeout_ns (publishing and
+ * receiving go on all the same). CLOSED, STATE (an observing connection), FORKED, SYSTEM. */
 int shmps_daemon_alive(struct shmps *bus);
 
-/* Ask pubsubd to end, as SIGTERM does. Returns when it has closed the connection.
- * NO_DAEMON if none runs, PERMISSION if this user may not. */
+/* Ask pubsubd to end, as SIGTERM does. Returns when it has closed the connection. NO_DAEMON (none
+ * runs, or it does not end within the connection's timeout_ns), PERMISSION (this user may not),
+ * CLOSED, STATE (an observing connection), FORKED, SYSTEM. */
 int shmps_stop_daemon(struct shmps *bus);
 
 /* ---------------------------------------------------------------------------------- publishing */
@@ -113,11 +124,13 @@ enum shmps_timestamps { SHMPS_TIMESTAMPS_ON = 0, SHMPS_TIMESTAMPS_OFF = 1 };
 struct shmps_publisher_options {
     size_t size;            /* sizeof this struct */
     uint32_t depth;         /* slots, rounded up to a power of two, 2 .. 2^20; 0: 64, or 8 if a
-                               message is >= 1 MiB. Also what bounds a subscriber's history: depth
-                               - depth/8 samples. */
+                               message may be >= 1 MiB. Also what bounds history: the newest depth
+                               - depth/8 samples (below 8: depth - 1) are there for late joiners,
+                               fewer while a larger batch is published */
     uint32_t pins;          /* how many large samples all subscribers together may hold at once
-                               beyond `depth`; 0: chosen by pubsubd from the size of a message (4
-                               .. 64) and the subscribers present */
+                               without a copy, at most 65536; each costs a block of message_bytes.
+                               0: 64 for messages up to 16 KiB, 16 below 1 MiB, else 4, and what
+                               the subscribers present have been granted. Never less than these */
     uint64_t message_bytes; /* the largest message; a larger one is refused with SHMPS_E_SIZE. 0:
                                starts with 4 KiB and grows: a larger loan gets a larger ring from
                                pubsubd, order and counts are kept */
@@ -130,28 +143,30 @@ struct shmps_publisher_options {
 
 /* Open a publisher; the topic is created if it does not exist. When this returns, every subscriber
  * whose filter matches will receive what is published.
- * TOPIC, INVALID, NO_DAEMON, NO_SPACE, LIMIT, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, FORKED,
- * SYSTEM. */
+ * TOPIC, INVALID, SIZE (message_bytes), NO_DAEMON, NO_SPACE, LIMIT, PERMISSION, NO_MEMORY,
+ * NO_DESCRIPTORS, STATE (an observing connection), CLOSED, FORKED, SYSTEM. */
 int shmps_publisher_open(struct shmps *bus, const char *topic,
                          const struct shmps_publisher_options *options,
                          struct shmps_publisher **ret);
 
-/* Close it; an open loan is discarded. Subscribers still receive all that was published. NULL is
+/* Close it; an open loan is discarded. Subscribers still receive all that was published, unless
+ * more than 4 rings of publishers that have gone wait in the topic: then the oldest goes. NULL is
  * allowed. */
 void shmps_publisher_close(struct shmps_publisher *pub);
 
-/* Copy a message into the ring and publish it. `tag` is the user's own word, carried along. Never
- * waits for a lossy or latest subscriber. FULL: a reliable subscriber has not made room within
- * timeout_ns. SIZE, STATE (a loan is open), NO_SPACE and NO_DAEMON (it had to grow), FORKED, LIMIT
- * (the ring's 2^64 sequence numbers are used up), NO_MEMORY and NO_DESCRIPTORS (somebody has
- * subscribed, and his entry cannot be mapped), INVALID. */
+/* Copy a message into the ring and publish it. data may be NULL if bytes is 0. `tag` is the user's
+ * own word, carried along. Never waits for a lossy or latest subscriber.
+ * FULL: a reliable subscriber has not made room within timeout_ns. SIZE, STATE (a loan is open),
+ * INVALID, CLOSED, FORKED, LIMIT (the ring's 2^64 sequence numbers are used up); NO_MEMORY and
+ * NO_DESCRIPTORS (somebody has subscribed, and his entry cannot be mapped); what
+ * shmps_publisher_open() says, when it has to grow. */
 int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag,
                   int64_t timeout_ns);
 
 /* Borrow room for a message of up to `bytes` bytes in the ring itself; the caller writes it in
- * place. One loan may be open per publisher. *ret is aligned to 32 bytes at least (64 from 4 KiB
- * on) and valid until it is published or discarded. Returns like shmps_publish(): waiting for room
- * happens here. */
+ * place. One loan may be open per publisher. *ret is aligned to 32 bytes at least, to 64 from 225
+ * bytes on, to 4096 from 4 KiB on; it holds what happens to be there, and is valid until it is
+ * published or discarded. Returns like shmps_publish(): waiting for room happens here. */
 int shmps_loan(struct shmps_publisher *pub, size_t bytes, int64_t timeout_ns, void **ret);
 
 /* Publish the first `bytes` bytes (<= those loaned) of the open loan, in place. Never waits. STATE
@@ -168,25 +183,24 @@ struct shmps_message {
 };
 enum shmps_batch { SHMPS_UP_TO = 0, SHMPS_EXACTLY = 1 };
 
-/* Publish several messages in order, looking for room and for sleepers once.
+/* Publish n messages in order, looking for room and for sleepers once, with one time for all.
  * SHMPS_UP_TO   publishes as many as there is room for now, at least one: waits up to timeout_ns
  *               for the first;
  * SHMPS_EXACTLY publishes all n or, when the time is over, none (FULL); n <= depth, else INVALID.
- * *ret_done: the number published, always set. Otherwise as shmps_publish(); a message that is too
- * large fails the whole call before anything is published. A process killed in between leaves a
- * prefix of the batch. */
+ * *ret_done: the number published, always set; 0 after an error. Otherwise as shmps_publish().
+ * A process killed in between leaves a prefix of the batch. */
 int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message *messages,
-                        size_t n,
-                        enum shmps_batch how, int64_t timeout_ns, size_t *ret_done);
+                        size_t n, enum shmps_batch how, int64_t timeout_ns, size_t *ret_done);
 
-/* Wait until at least n subscribers are open on the topic. TIMEOUT, FORKED. Observers do not
- * count. */
+/* Wait until at least n subscribers are open on the topic, by name or by filter, those of this
+ * process too; observers do not count. TIMEOUT (also with a timeout of 0), INVALID, CLOSED,
+ * FORKED. */
 int shmps_publisher_wait_subscribers(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
 
 struct shmps_publisher_stats {
-    size_t size;            /* in: sizeof this struct */
-    uint64_t messages;      /* published */
-    uint64_t bytes;         /* payload published */
+    size_t size;            /* sizeof this struct */
+    uint64_t messages;      /* published since it was opened, as the next three */
+    uint64_t bytes;         /* of their payload */
     uint64_t stalls;        /* times that it slept for want of room */
     uint64_t wakes;         /* calls to wake sleepers */
     uint32_t subscribers;   /* open on the topic now */
@@ -194,6 +208,9 @@ struct shmps_publisher_stats {
     uint64_t message_bytes; /* the largest message that needs no larger ring */
     uint64_t id;            /* shmps_sample.publisher of what it publishes */
 };
+#define SHMPS_PUBLISHER_STATS_INIT { .size = sizeof(struct shmps_publisher_stats) }
+
+/* Fill as much of *ret as ret->size has room for. INVALID (ret->size), FORKED. */
 int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_stats *ret);
 
 /* --------------------------------------------------------------------------------- subscribing */
@@ -220,91 +237,102 @@ struct shmps_subscriber_options {
     uint32_t history;   /* first deliver the newest K samples of each topic, over all its
                            rings by time: of publishers that are there, or have gone but are not
                            yet read to the end; 0: only what is published from now on */
-    uint32_t pins;      /* how many large samples it wants to hold at once, 1 .. 63; 0: 4. Fewer
-                           may be granted. */
+    uint32_t pins;      /* how many large samples of a topic it wants to hold at once without a
+                           copy, 1 .. 63; 0: 4. Fewer may be granted: see shmps_subscriber_stats */
     uint64_t reserved[4];
 };
 #define SHMPS_SUBSCRIBER_OPTIONS_INIT { .size = sizeof(struct shmps_subscriber_options) }
 
 enum shmps_sample_flags {
-    SHMPS_SAMPLE_COPIED = 1,  /* a large sample that could not be pinned (no pin left or granted):
-                                 data is a private copy */
+    SHMPS_SAMPLE_COPIED = 1,  /* a large sample that could not be pinned (no pin left or granted,
+                                 an observer): data is a private copy */
     SHMPS_SAMPLE_HISTORY = 2, /* published before the subscriber was opened */
 };
 
 /* A received sample. Filled by take and read; the caller must not change what is internal. */
 struct shmps_sample {
-    const void *data;    /* 8-byte aligned; valid, and never overwritten by an honest publisher,
-                            until release */
+    const void *data;    /* aligned to 64 bytes; valid, and never overwritten by an honest
+                            publisher, until release */
     size_t bytes;
     uint64_t seq;        /* 0, 1, 2, ... per publisher, without gaps */
     uint64_t time_ns;    /* CLOCK_MONOTONIC at publishing; 0: timestamps are off */
     uint64_t tag;
     uint64_t lost;       /* samples of this publisher lost between the previous one and this one */
     const char *topic;   /* valid while the subscriber is open */
-    uint64_t publisher;  /* identifies the publisher among all of the instance, for ever */
+    uint64_t publisher;  /* identifies the publisher among all of the instance, for its life */
     uint32_t flags;      /* enum shmps_sample_flags */
     uint32_t hold;       /* internal */
 };
 
-/* Open a subscriber for a topic or a filter. An exact topic is created if it does not exist;
- * topics and publishers that appear later are received from their first sample. Nothing that is
- * published after this returned is missed. TOPIC, INVALID, NO_DAEMON, LIMIT, NO_SPACE, PERMISSION,
- * NO_MEMORY, NO_DESCRIPTORS, FORKED, SYSTEM. */
+/* Open a subscriber for a topic or a filter. An exact topic is created if it does not exist (not
+ * by an observer); topics and publishers that appear later are received from their first sample.
+ * Nothing that is published after this returned is missed. TOPIC, INVALID, NO_DAEMON, LIMIT,
+ * NO_SPACE, PERMISSION, NO_MEMORY, NO_DESCRIPTORS, STATE (an observing connection, and not
+ * SHMPS_OBSERVE), CLOSED, FORKED, SYSTEM. */
 int shmps_subscriber_open(struct shmps *bus, const char *filter,
                           const struct shmps_subscriber_options *options,
                           struct shmps_subscriber **ret);
 
-/* Unsubscribe. Samples still held become invalid. NULL is allowed. */
+/* Unsubscribe. Samples still held become invalid. NULL is allowed. In a callback, and while one
+ * runs: see there. */
 void shmps_subscriber_close(struct shmps_subscriber *sub);
 
 /* Take the next sample without copying it, where it is large (in a block); a small one is copied
- * out of its slot. Several may be held at once, and released in any order.
+ * out of its slot. Several may be held at once, and released in any order. Of several publishers
+ * each has its turn.
  * 0; EMPTY (timeout 0) or TIMEOUT; LOST: only ret->lost, ->topic and ->publisher are set, there is
- * nothing to release. CORRUPT (once for a publisher whose ring is broken; it is left out from then
- * on), NO_MEMORY, FORKED. */
+ * nothing to release. CORRUPT: a publisher's ring is broken; it is left out from then on. VERSION,
+ * PERMISSION, SYSTEM: a ring cannot be mapped; it is tried again when publishers come or go. The
+ * others are served on. NO_MEMORY, NO_DESCRIPTORS: nothing is lost yet, try again. INVALID,
+ * CLOSED, FORKED. */
 int shmps_take(struct shmps_subscriber *sub, struct shmps_sample *ret, int64_t timeout_ns);
 
-/* Give a sample back. Must be called once for each one taken, before the subscriber is closed.
- * INVALID, FORKED. */
+/* Give a sample back, after which its data must not be used. To be called once for each one taken;
+ * what is held when the subscriber is closed goes with it. INVALID (it is not held), FORKED. */
 int shmps_release(struct shmps_subscriber *sub, struct shmps_sample *sample);
 
 /* Take up to n samples at once. UP_TO waits for the first only; EXACTLY waits until n are there,
  * for timeout_ns at most, and then delivers what there is. *ret_done: the number taken, always
- * set; if it is > 0 the result is 0. A LOST without a sample ends a batch and is reported by the
- * next call. */
+ * set; if it is > 0 the result is 0, else as shmps_take(). A LOST without a sample, or an error,
+ * ends a batch and is reported by the next call. */
 int shmps_take_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n,
-                     enum shmps_batch how,
-                     int64_t timeout_ns, size_t *ret_done);
+                     enum shmps_batch how, int64_t timeout_ns, size_t *ret_done);
+
+/* Give n samples back: all of them, whatever is wrong with one. The first error, if any. */
 int shmps_release_batch(struct shmps_subscriber *sub, struct shmps_sample *samples, size_t n);
 
-/* Copy the next sample into `buffer`. Like take and release in one; ret->data is `buffer`,
- * ret->bytes the sample's size. SIZE: it is larger than `bytes`; it stays the next one, and
- * ret->bytes tells its size. */
+/* Copy the next sample into `buffer`. As take and release in one: there is nothing to release.
+ * ret->data is `buffer`, ret->bytes the sample's size. SIZE: it is larger than `bytes`; it stays
+ * the next one, and ret->bytes tells its size. Otherwise as shmps_take(). */
 int shmps_read(struct shmps_subscriber *sub, void *buffer, size_t bytes, struct shmps_sample *ret,
                int64_t timeout_ns);
 
 /* A descriptor that is readable while something can be taken, level-triggered, for epoll, poll,
  * asyncio, libuv ... Made at the first call, owned by the subscriber: never read, write or close
  * it. After it was readable, call shmps_take(sub, ..., 0) as often as you like; it stays readable
- * until a take has said EMPTY. Take until EMPTY once before the first wait. NO_DESCRIPTORS,
- * NO_MEMORY, FORKED, SYSTEM. */
+ * until a take has said EMPTY: take until then before each wait. Now and then it is readable for
+ * nothing. NO_DESCRIPTORS, NO_MEMORY, FORKED, SYSTEM. */
 int shmps_subscriber_fd(struct shmps_subscriber *sub);
 
-/* Wait until at least n publishers are open on the topics of this subscriber. TIMEOUT, FORKED. */
+/* Wait until at least n publishers are open on the topics of this subscriber, those of this
+ * process too. TIMEOUT (also with a timeout of 0), INVALID, NO_MEMORY, NO_DESCRIPTORS, CLOSED,
+ * FORKED. */
 int shmps_subscriber_wait_publishers(struct shmps_subscriber *sub, uint32_t n, int64_t timeout_ns);
 
 struct shmps_subscriber_stats {
-    size_t size;         /* in: sizeof this struct */
-    uint64_t received;   /* samples taken or read */
-    uint64_t lost;       /* samples lost */
-    uint64_t copied;     /* large samples that had to be copied */
-    uint64_t sleeps;     /* times that it went to sleep */
+    size_t size;         /* sizeof this struct */
+    uint64_t received;   /* samples taken or read since it was opened */
+    uint64_t lost;       /* samples lost since then */
+    uint64_t copied;     /* large samples among `received` that had to be copied for a take */
+    uint64_t sleeps;     /* times that a call of it went to sleep; not for its descriptor */
     uint32_t publishers; /* open on its topics now */
     uint32_t held;       /* samples held now */
-    uint32_t pins;       /* granted */
+    uint32_t pins;       /* granted, in the topic where it has most */
     uint32_t topics;     /* that its filter matches now */
 };
+#define SHMPS_SUBSCRIBER_STATS_INIT { .size = sizeof(struct shmps_subscriber_stats) }
+
+/* Fill as much of *ret as ret->size has room for. INVALID (ret->size), FORKED. */
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret);
 
 /* ------------------------------------------------------------------------------------ presence */
@@ -323,9 +351,10 @@ struct shmps_event {
 };
 
 /* The next change among those on the other side of a handle: a publisher learns of subscribers, a
- * subscriber of publishers. Those present at the first call are reported first, as joined. 0;
- * EMPTY or TIMEOUT; NO_MEMORY, FORKED. A change shorter than the time between two calls may go
- * unreported as a pair. */
+ * subscriber of publishers. Those present at the first call are reported first, as joined. Who
+ * came and went between two calls is not reported. There is no descriptor for it.
+ * 0; EMPTY (timeout 0) or TIMEOUT; NO_MEMORY, INVALID, CLOSED, FORKED; for a subscriber also
+ * NO_DESCRIPTORS. */
 int shmps_publisher_event(struct shmps_publisher *pub, struct shmps_event *ret,
                           int64_t timeout_ns);
 int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret,

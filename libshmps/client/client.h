@@ -348,6 +348,10 @@ int subscriber_check(const struct shmps_subscriber *sub);
 /* Read the directory anew: new topics and rings are attached, rings without a publisher
  * marked. On an error about a single ring the others are served, and it is reported once. */
 int subscriber_refresh(struct shmps_subscriber *sub);
+/* Did it fail as a whole, not because of a single ring? */
+static inline bool refresh_failed(int r) {
+    return r == SHMPS_E_NO_MEMORY || r == SHMPS_E_NO_DESCRIPTORS || r == SHMPS_E_CLOSED;
+}
 /* Done with a ring: drained, or broken and gone. Held samples keep it mapped. */
 void view_detach(struct shmps_subscriber *sub, struct ring_view *view);
 void view_free(struct ring_view *view);

@@ -204,7 +204,7 @@ static int follow_subscriber(struct shmps_subscriber *sub) {
     if (r < 0 || !subscriber_stale(sub))
         return r;
     r = subscriber_refresh(sub);
-    return r == SHMPS_E_NO_MEMORY || r == SHMPS_E_NO_DESCRIPTORS || r == SHMPS_E_CLOSED ? r : 0;
+    return refresh_failed(r) ? r : 0;
 }
 
 int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret,

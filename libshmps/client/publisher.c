@@ -362,14 +362,16 @@ int shmps_publish_batch(struct shmps_publisher *pub, const struct shmps_message 
 
 int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_stats *ret) {
     CHECK_FORK(pub->bus);
-    if (ret->size != sizeof *ret)
-        return error_raise(SHMPS_E_INVALID, "shmps_publisher_stats.size is %zu, not %zu",
+    if (ret->size < offsetof(struct shmps_publisher_stats, messages) || ret->size > sizeof *ret)
+        return error_raise(SHMPS_E_INVALID,
+                           "shmps_publisher_stats.size is %zu, this library knows up to %zu; "
+                           "initialise it with SHMPS_PUBLISHER_STATS_INIT",
                            ret->size, sizeof *ret);
     struct topic_info info;
     bool found = directory_topic(&pub->bus->directory, pub->topic, &info, NULL);
     const struct ring_header *ring = pub->ring.ring;
-    *ret = (struct shmps_publisher_stats){
-        .size = sizeof *ret,
+    struct shmps_publisher_stats stats = {
+        .size = ret->size,
         .messages = pub->ring.messages,
         .bytes = pub->ring.bytes,
         .stalls = atomic_load_relaxed(&ring->counters.stalls), /* relaxed: our own counters */
@@ -379,5 +381,6 @@ int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_st
         .message_bytes = pub->ring.g.message_bytes,
         .id = pub->id,
     };
+    memcpy(ret, &stats, stats.size);
     return 0;
 }

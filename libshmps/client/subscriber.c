@@ -116,7 +116,10 @@ static int start(struct shmps_subscriber *sub) {
     } else {
         sub->generation = directory_generation(&bus->directory);
     }
-    return subscriber_refresh(sub);
+    r = subscriber_refresh(sub);
+    if (r < 0 && !refresh_failed(r))
+        sub->generation_seen--; /* the first take looks again, and tells of that ring */
+    return refresh_failed(r) ? r : 0;
 }
 
 int shmps_subscriber_open(struct shmps *bus, const char *filter,
@@ -227,11 +230,13 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
 
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret) {
     CHECK_FORK(sub->bus);
-    if (ret->size != sizeof *ret)
-        return error_raise(SHMPS_E_INVALID, "shmps_subscriber_stats.size is %zu, not %zu",
+    if (ret->size < offsetof(struct shmps_subscriber_stats, received) || ret->size > sizeof *ret)
+        return error_raise(SHMPS_E_INVALID,
+                           "shmps_subscriber_stats.size is %zu, this library knows up to %zu; "
+                           "initialise it with SHMPS_SUBSCRIBER_STATS_INIT",
                            ret->size, sizeof *ret);
     struct shmps_subscriber_stats stats = {
-        .size = sizeof stats,
+        .size = ret->size,
         .received = sub->received,
         .lost = sub->lost,
         .copied = sub->copied,
@@ -247,6 +252,6 @@ int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber
         stats.publishers += info.publishers;
         stats.pins = (uint32_t)max_u64(stats.pins, t->seat.pins);
     }
-    *ret = stats;
+    memcpy(ret, &stats, stats.size);
     return 0;
 }

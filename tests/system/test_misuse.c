@@ -131,8 +131,11 @@ static void test_bad_options(void **state) {
     assert_result(shmps_publisher_open(bus, "t", NULL, NULL), SHMPS_E_INVALID);
     assert_result(shmps_subscriber_open(bus, "t", NULL, NULL), SHMPS_E_INVALID);
     struct shmps_publisher_stats stats = { .size = 1 };
+    struct shmps_subscriber_stats counts = { .size = sizeof(counts) + 8 };
     pub = publisher_on(bus, "t", 0, 0);
+    sub = subscriber_on(bus, "t", SHMPS_LOSSY);
     assert_result(shmps_publisher_stats(pub, &stats), SHMPS_E_INVALID);
+    assert_result(shmps_subscriber_stats(sub, &counts), SHMPS_E_INVALID);
     assert_int_equal(count_segments("r"), 1); /* of all that was refused nothing is left */
     shmps_publisher_close(NULL);
     shmps_subscriber_close(NULL);
@@ -140,7 +143,8 @@ static void test_bad_options(void **state) {
     shmps_close(bus);
 }
 
-/* An older program's options are shorter: what it does not know has its default. */
+/* An older program's options are shorter: what it does not know has its default. So are its
+ * statistics. */
 static void test_shorter_options(void **state) {
     (void)state;
     struct shmps *bus = connected();
@@ -154,6 +158,48 @@ static void test_shorter_options(void **state) {
     assert_ok(shmps_publisher_stats(pub, &stats));
     assert_int_equal(stats.depth, 16);
     assert_int_equal(stats.message_bytes, 4096);
+    assert_ok(shmps_publish(pub, "x", 1, 0, 0));
+    stats = (struct shmps_publisher_stats){
+        .size = offsetof(struct shmps_publisher_stats, bytes), .bytes = 77
+    };
+    assert_ok(shmps_publisher_stats(pub, &stats));
+    assert_int_equal(stats.messages, 1);
+    assert_int_equal(stats.bytes, 77); /* there is no such field */
+    shmps_close(bus);
+}
+
+/* ---- a ring that is broken */
+
+/* Overwrite the magic of a publisher's ring, as a process gone wild might. */
+static void break_ring_of(struct shmps_publisher *pub) {
+    struct shmps_publisher_stats stats = SHMPS_PUBLISHER_STATS_INIT;
+    char path[128];
+    assert_ok(shmps_publisher_stats(pub, &stats));
+    snprintf(path, sizeof(path), "/dev/shm/shmps.%u.%s.r%llu", (unsigned)getuid(),
+             test_instance(), (unsigned long long)stats.id);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "nonsense", 8, 0), 8);
+    close(fd);
+}
+
+static void test_a_broken_ring_keeps_nobody_out(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_publisher *broken = publisher_on(bus, "t", 4, 100);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 100);
+    struct shmps_sample s;
+    break_ring_of(broken);
+    const int deliveries[] = { SHMPS_OBSERVE, SHMPS_LOSSY, SHMPS_RELIABLE };
+    for (uint64_t i = 0; i < 6; i++) {
+        struct shmps_subscriber *sub = subscriber_on(bus, i % 2 ? "t" : "#", deliveries[i / 2]);
+        assert_result(shmps_take(sub, &s, SHMPS_FOREVER), SHMPS_E_CORRUPT);
+        assert_told();
+        assert_ok(message_publish(pub, 1, i, 50, 0));
+        assert_ok(shmps_take(sub, &s, SHMPS_FOREVER));
+        assert_true(sample_is(&s, 1, i));
+        shmps_subscriber_close(sub);
+    }
     shmps_close(bus);
 }
 
@@ -387,6 +433,7 @@ int main(void) {
         WITH_DAEMON(test_filters_and_dollar_topics),
         WITH_DAEMON(test_bad_options),
         WITH_DAEMON(test_shorter_options),
+        WITH_DAEMON(test_a_broken_ring_keeps_nobody_out),
         WITH_DAEMON(test_handles_after_fork),
         WITH_DAEMON(test_no_descriptors_left),
         WITH_DAEMON(test_threads_on_one_connection),
