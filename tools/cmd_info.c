@@ -200,7 +200,13 @@ static void print_text(const struct view_topic *topic) {
     printf("memory    %s (rings: %u, readers segments: %u)\n", memory, topic->n_rings,
            topic->n_rings * topic->n_pages);
     printf("refused   %llu\n", (unsigned long long)topic->info.refused);
-    printf("\npublishers: %u\n", topic->info.publishers);
+    uint32_t retired = 0;
+    for (uint32_t i = 0; i < topic->n_rings; i++)
+        retired += topic->rings[i].info.state != RING_LIVE;
+    printf("\npublishers: %u", topic->info.publishers);
+    if (retired > 0)
+        printf(" (and %u retired ring%s, still to be read)", retired, retired == 1 ? "" : "s");
+    putchar('\n');
     if (topic->n_rings > 0)
         print_publishers(topic);
     printf("\nsubscribers: %u\n", topic->n_subscribers);

@@ -99,10 +99,12 @@ bool options_parse(const struct verb *verb, int argc, char **argv, struct argume
     args->n_words = argc - optind;
     if (args->help)
         return true;
-    if (args->n_words < verb->words_min || args->n_words > verb->words_max) {
-        usage_error(verb->name, args->n_words == 0 ? "%s is missing" : "only %s goes with it",
-                    verb->words[0] ? verb->words : "nothing");
-        return false;
-    }
-    return true;
+    if (args->n_words < verb->words_min)
+        usage_error(verb->name, "%s is missing", verb->words);
+    else if (args->n_words > verb->words_max)
+        usage_error(verb->name, "'%s' is too much: it takes %s", args->words[verb->words_max],
+                    verb->words[0] ? verb->words : "options only");
+    else
+        return true;
+    return false;
 }

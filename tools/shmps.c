@@ -21,7 +21,7 @@ static enum exit_code cmd_help(const struct arguments *args);
 #define TEXT(letter, name, argument, member, help) \
     { letter, name, argument, help, OPTION_TEXT, TO(member), 0, 0 }
 
-#define INSTANCE_HELP "the instance of the bus; else $SHMPS_INSTANCE, else \"default\""
+#define INSTANCE_HELP "the instance; else $SHMPS_INSTANCE, else \"default\""
 /* What all verbs understand. */
 #define HELP FLAG('h', "help", help, "this text")
 #define COMMON TEXT(0, "instance", "NAME", instance, INSTANCE_HELP), HELP
@@ -45,10 +45,17 @@ static const struct verb verbs[] = {
         .words_max = 1,
         .summary = "a topic's geometry, its publishers and its subscribers",
         .details = "Reads shared memory, read-only and without asking anyone: also when pubsubd\n"
-                   "is dead. A publisher has a line for each of its rings: several while older\n"
-                   "ones are still read. MESSAGE is the largest that fits. CURSOR is what a\n"
-                   "subscriber reads next, LAG how many it has still to read, HELD the messages\n"
-                   "that it holds of those it may hold. Observers cannot be seen.\n",
+                   "is dead.\n\n"
+                   "Publishers have a line for each of their rings. MESSAGE is the largest that\n"
+                   "fits, HEAD the number of the next one, STALLS how often it slept for want\n"
+                   "of room, WAKES how often it woke sleepers, PINS how many large messages\n"
+                   "subscribers may hold, of those that could be granted. A ring is live; or\n"
+                   "dead, if its process has gone and no pubsubd has noticed yet; or retired,\n"
+                   "if nothing more comes, as its publisher has gone or has grown into a larger\n"
+                   "ring: it goes when everybody has read it.\n\n"
+                   "Subscribers have a line for each ring. CURSOR is what it reads next, LAG how\n"
+                   "many it has still to read, HELD the large messages that it holds of those\n"
+                   "it may hold. Observers cannot be seen.\n",
         .options = { FLAG(0, "json", json, "all of it as one object"), COMMON },
         .run = cmd_info,
     },
@@ -69,7 +76,7 @@ static const struct verb verbs[] = {
             NUMBER('n', "count", "N", count, 1, UINT64_MAX, "end after N tables"),
             SECONDS('d', "interval", interval_ns, "the time between two; else 1"),
             TEXT(0, "sort", "KEY", sort,
-                 "rate, bytes, memory, lag, lost, refused or topic; else rate"),
+                 "rate (else), bytes, memory, lag, lost, refused, topic"),
             FLAG(0, "json", json, "an object per topic, interval and line"),
             COMMON,
         },
@@ -95,8 +102,8 @@ static const struct verb verbs[] = {
             NUMBER('n', "count", "N", count, 1, UINT64_MAX,
                    "the newest N of each topic, instead of 10"),
             NUMBER(0, "bytes", "N", bytes, 1, UINT64_MAX,
-                   "at most N bytes of a payload; else 256, or all with --raw and --json"),
-            FLAG(0, "raw", raw, "print the payloads only, as they are, and a newline after each"),
+                   "N bytes of a payload; else 256 (--raw, --json: all)"),
+            FLAG(0, "raw", raw, "only the payloads as they are, and a newline after each"),
             FLAG(0, "json", json, "an object per message and line"),
             COMMON,
         },
@@ -128,8 +135,9 @@ static const struct verb verbs[] = {
         .words_min = 1,
         .words_max = 2,
         .summary = "publish BODY, or what comes on stdin",
-        .details = "While a reliable subscriber has no room, it waits as long as it takes. A\n"
-                   "BODY that begins with '-' is given after \"--\".\n",
+        .details = "Takes one of BODY, -l and -s. While a reliable subscriber has no room, it\n"
+                   "waits as long as it takes. A BODY that begins with '-' is given after\n"
+                   "\"--\". Starts a pubsubd if none runs.\n",
         .options = {
             FLAG('l', "lines", lines, "publish each line of stdin, also empty ones"),
             FLAG('s', "stdin", whole, "publish all of stdin as one message"),
@@ -138,7 +146,7 @@ static const struct verb verbs[] = {
             SECONDS('W', "timeout", timeout_ns, "give up after S seconds: exit code 27"),
             NUMBER(0, "tag", "N", tag, 0, UINT64_MAX, "the messages' tag, a number of your own"),
             NUMBER(0, "depth", "N", depth, 2, 1u << 20, "how many messages fit the ring"),
-            FLAG(0, "json", json, "at the end tell what was published, as an object"),
+            FLAG(0, "json", json, "at the end, what was published as an object"),
             COMMON,
         },
         .run = cmd_pub,
@@ -150,9 +158,9 @@ static const struct verb verbs[] = {
         .words_max = 256,
         .summary = "print what is published on the topics that match",
         .details = "'+' in a FILTER is any one level, '#' at its end any number of them. A topic\n"
-                   "without these is created. \"subscribed\" on stderr tells that from now on\n"
-                   "nothing is missed; losses are told there, too. A message that matches two\n"
-                   "FILTERs is printed twice.\n\n"
+                   "without these is created, a pubsubd started if none runs. \"subscribed\" on\n"
+                   "stderr tells that from now on nothing is missed; losses are told there, too.\n"
+                   "A message that matches two FILTERs is printed twice.\n\n"
                    "Prints the payload and a newline, behind the topic if several can match;\n"
                    "control characters and what is no UTF-8 as \\xHH. --json prints topic,\n"
                    "publisher, seq, time_ns (CLOCK_MONOTONIC), tag, lost (before this message),\n"
@@ -178,7 +186,9 @@ static const struct verb verbs[] = {
         .name = "stop",
         .words = "",
         .summary = "end the instance's pubsubd",
-        .details = "Running publishers and subscribers can go on without it.\n",
+        .details = "What is open goes on without it: publishers publish, subscribers receive. A\n"
+                   "pubsubd that is started later begins a new, empty bus, to which they have to\n"
+                   "connect again. (To replace only the daemon, kill it with SIGKILL.)\n",
         .options = { COMMON },
         .run = cmd_stop,
     },
@@ -211,7 +221,8 @@ static void print_option(const struct option_spec *option) {
 }
 
 static void print_verb(const struct verb *verb) {
-    printf("usage: shmps %s [OPTIONS] %s\n\n%s\n\n", verb->name, verb->words, verb->summary);
+    printf("usage: shmps %s [OPTIONS]%s%s\n\n%s\n\n", verb->name, verb->words[0] ? " " : "",
+           verb->words, verb->summary);
     if (verb->details[0])
         printf("%s\n", verb->details);
     for (const struct option_spec *option = verb->options; option->name; option++)

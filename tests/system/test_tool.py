@@ -38,9 +38,11 @@ def help_comes_from_the_table_of_verbs():
         assert verbs == ["ls", "info", "top", "dump", "gc", "pub", "sub", "stop", "help"], verbs
         for verb in verbs:
             told = bus.run("help", verb).stdout.decode()
-            assert told.startswith(f"usage: shmps {verb} "), told
+            assert told.startswith(f"usage: shmps {verb} [OPTIONS]"), told
             assert bus.run(verb, "--help").stdout.decode() == told
             assert "--help" in told
+            for line in told.splitlines():
+                assert line == line.rstrip() and len(line) <= 80, f"{verb}: {line!r}"
         nothing = bus.run(status=USAGE)
         assert nothing.stdout == b"" and nothing.stderr.decode() == everything
 
@@ -57,12 +59,12 @@ def wrong_command_lines_are_usage_errors():
         (["--dance", "ls"], "no option --dance"),
         (["--instance"], "no option --instance"),
         (["help", "dance"], "no verb 'dance'"),
-        (["ls", "x"], "only nothing"),
+        (["ls", "x"], "'x' is too much: it takes options only"),
         (["ls", "--raw"], "no option --raw"),
         (["ls", "-x"], "no option -x"),
         (["ls", "--json=1"], "no option --json=1"),
         (["info"], "TOPIC is missing"),
-        (["info", "a", "b"], "only TOPIC"),
+        (["info", "a", "b"], "'b' is too much: it takes TOPIC"),
         (["info", "a//b"], "'a//b'"),
         (["info", "a/#"], "'a/#'"),
         (["top"], "give -b"),

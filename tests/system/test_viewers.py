@@ -109,6 +109,12 @@ def a_publisher_that_grew_is_counted_once():
         assert sorted(p["state"] for p in info["publishers"]) == ["live", "retired"], info
         assert len({p["id"] for p in info["publishers"]}) == 1
         assert bus.objects("ls")[0]["publishers"] == 1
+        told = bus.run("info", "a").stdout.decode()
+        assert "\npublishers: 1 (and 1 retired ring, still to be read)\n" in told, told
+        pub.stdin.close()
+        bus.until("a", lambda info: {p["state"] for p in info["publishers"]} == {"retired"})
+        told = bus.run("info", "a").stdout.decode()
+        assert "\npublishers: 0 (and 2 retired rings, still to be read)\n" in told, told
 
 
 def a_publisher_that_grew_counts_on():
