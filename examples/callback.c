@@ -3,10 +3,8 @@
 #include <stdio.h>
 
 static void print(struct shmps_subscriber *sub, const struct shmps_sample *sample, void *user) {
-    printf("%.*s\n", (int)sample->bytes, (const char *)sample->data);
-    (void)sub, (void)user;
+    printf("%.*s\n", (int)sample->bytes, (const char *)sample->data), (void)sub, (void)user;
 }
-
 int main(void) {
     struct shmps *bus;
     struct shmps_subscriber *sub;

@@ -1,10 +1,8 @@
 /* Publish 1 MiB frames without copying them: written in shared memory itself. */
 #include <shmps/shmps.h>
 #include <stdio.h>
-
 int main(void) {
-    struct shmps *bus;
-    struct shmps_publisher *pub;
+    struct shmps *bus; struct shmps_publisher *pub;
     void *frame;
     if (shmps_connect(&bus, NULL) || shmps_publisher_open(bus, "frames", NULL, &pub) ||
         shmps_publisher_wait_subscribers(pub, 1, SHMPS_FOREVER))
