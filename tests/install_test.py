@@ -5,12 +5,14 @@ tests/install_test.py HEADER...    with the build directory in $BUILD
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 BUILD = os.environ["BUILD"]
+MAP = Path(__file__).resolve().parents[1] / "libshmps" / "libshmps.map"
 PROGRAM = """#include <shmps/shmps.h>
 #include <stdio.h>
 int main(void) {
@@ -45,6 +47,20 @@ def installed(root):
 
 def check_files(names, headers, version):
     expected = {"bin/pubsubd", "bin/shmps", "LIB/pkgconfig/shmps.pc"}
+    expected |= {"LIB/sysusers.d/shmps.conf", "LIB/tmpfiles.d/shmps.conf"}
+    expected |= {
+        f"LIB/systemd/{manager}/pubsubd.{kind}"
+        for manager in ("system", "user")
+        for kind in ("service", "socket")
+    }
+    for program in ("shmps", "pubsubd"):
+        expected.add(f"share/bash-completion/completions/{program}")
+        expected.add(f"share/fish/vendor_completions.d/{program}.fish")
+        expected.add(f"share/zsh/site-functions/_{program}")
+    if any(name.startswith("share/man/") for name in names):  # else there was no scdoc
+        functions = re.findall(r"(shmps_\w+);", MAP.read_text(encoding="utf-8"))
+        expected |= {f"share/man/man3/{name}.3" for name in ["shmps", *functions]}
+        expected |= {"share/man/man1/shmps.1", "share/man/man8/pubsubd.8"}
     expected |= {f"include/shmps/{Path(h).name}" for h in headers}
     expected |= {f"LIB/libshmps.so{v}" for v in ("", ".0", f".{version}")}
     if names != expected:

@@ -244,7 +244,7 @@ def an_autostarted_one_keeps_quiet_on_its_users_notify_socket():
 
 def fill(folder, name):
     """A unit as it is installed, but for where pubsubd is."""
-    for source in (UNITS / name).iterdir():
+    for source in (UNITS / name).glob("pubsubd.*"):
         text = source.read_text(encoding="utf-8")
         target = Path(folder) / source.name.removesuffix(".in")
         target.write_text(text.replace("@bindir@", str(Path(PUBSUBD).parent)), encoding="utf-8")

@@ -121,7 +121,7 @@ def install_units(folder):
     """The user's as they are; the machine's under another name, as their manager is the same."""
     folder.mkdir(parents=True)
     for name, prefix in (("user", "pubsubd"), ("system", "machine")):
-        for source in (UNITS / name).iterdir():
+        for source in (UNITS / name).glob("pubsubd.*"):
             text = source.read_text(encoding="utf-8").replace("@bindir@", str(BIN))
             text = text.replace("pubsubd.socket", f"{prefix}.socket")
             target = folder / source.name.replace("pubsubd", prefix).removesuffix(".in")
