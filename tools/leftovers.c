@@ -89,9 +89,7 @@ static void visit_shared_memory(void (*visit)(void *data, const char *file,
     closedir(directory);
 }
 
-/* A daemon may have been started with another environment than ours: all places where a user's
- * sockets can be (wire/address.h), not just the one that would be chosen here. false: no more. */
-static bool socket_directory(size_t i, char ret[PATH_MAX]) {
+bool leftovers_socket_directory(size_t i, char ret[PATH_MAX]) {
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
     unsigned uid = (unsigned)geteuid();
     if (i == 0)
@@ -153,7 +151,7 @@ char (*leftovers_instances(size_t *ret_n))[INSTANCE_BYTES] {
     struct names names = { 0 };
     char path[PATH_MAX];
     visit_shared_memory(note_instance, &names);
-    for (size_t i = 0; socket_directory(i, path); i++)
+    for (size_t i = 0; leftovers_socket_directory(i, path); i++)
         note_sockets(&names, path);
     if (names.n > 0)
         qsort(names.names, names.n, sizeof(*names.names), by_name);
@@ -214,7 +212,7 @@ static void list_files(struct leftovers *found) {
     char path[PATH_MAX], file[INSTANCE_BYTES + sizeof(SOCKET_SUFFIX)];
     visit_shared_memory(note_file, found);
     snprintf(file, sizeof(file), "%s" SOCKET_SUFFIX, found->instance);
-    for (size_t i = 0; socket_directory(i, path); i++)
+    for (size_t i = 0; leftovers_socket_directory(i, path); i++)
         add_file(found, path, file, LEFTOVER_SOCKET, 0);
     if (found->n > 0)
         qsort(found->files, found->n, sizeof(*found->files), by_kind);

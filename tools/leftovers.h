@@ -9,6 +9,7 @@
 
 #include "base/segment.h"
 
+#include <limits.h>
 #include <stdbool.h>
 
 enum usage {
@@ -67,6 +68,10 @@ size_t leftovers_stale(const struct leftovers *found, uint64_t *ret_bytes);
 bool leftovers_of_others(const char *instance);
 
 const char *leftover_kind_name(enum leftover_kind kind);
+
+/* The places where sockets of this user's daemons can be (wire/address.h): all of them, as a
+ * daemon may have been started with another environment than ours. false: no more than i. */
+bool leftovers_socket_directory(size_t i, char ret[PATH_MAX]);
 
 /* Whether a process listens on a socket file. Connects, if there is one. */
 bool socket_listens(const char *path);

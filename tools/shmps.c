@@ -110,6 +110,22 @@ static const struct verb verbs[] = {
         .run = cmd_dump,
     },
     {
+        .name = "doctor",
+        .words = "",
+        .summary = "what is wrong here, and how it is mended",
+        .details = "A line a finding: OK, WARN or FAIL, which check, what, why it matters, and\n"
+                   "the command that mends it. Looks at /dev/shm, limits, what the kernel can\n"
+                   "(tried), logind's RemoveIPC; at the instance: daemon, files, layout, topics,\n"
+                   "the errors of the last day; and at what all instances of this user left\n"
+                   "behind. Changes nothing; connects for a moment to a pubsubd that runs. Exit\n"
+                   "code 1 if anything is FAIL, else 0.\n",
+        .options = {
+            FLAG(0, "json", json, "an object per finding and line"),
+            COMMON,
+        },
+        .run = cmd_doctor,
+    },
+    {
         .name = "gc",
         .words = "",
         .summary = "remove what dead instances have left behind",
