@@ -57,9 +57,9 @@ static int read_ring(struct bus *bus, struct topic *topic, uint32_t i, struct ri
         return CORRUPT("the rings of topic \"%s\" are no list", topic->name);
     if (!directory_ring(&bus->directory, i, &info))
         return CORRUPT("ring record %u is being written, though no daemon runs", i);
-    if ((info.state != RING_LIVE && info.state != RING_RETIRED) || info.topic != topic->index ||
+    if (info.state < RING_LIVE || info.state > RING_GONE || info.topic != topic->index ||
         info.serial == 0 || info.serial >= bus->next_serial || info.start > SEQUENCE_END ||
-        (info.state == RING_RETIRED &&
+        (info.state != RING_LIVE &&
          (info.final_head < info.start || info.final_head > SEQUENCE_END)))
         return CORRUPT("ring record %u of topic \"%s\" holds what no pubsubd writes", i,
                        topic->name);
@@ -184,7 +184,7 @@ static int read_topics(struct bus *bus) {
         topic->info = info;
         topic->listed = true;
         memcpy(topic->name, name, sizeof(name));
-        config_policy(bus->config, name, &topic->policy);
+        topic_configure(bus, topic);
         bus->topics[i] = topic;
         bus->topics_end = i + 1;
         int r = read_rings(bus, topic);
@@ -290,7 +290,7 @@ static bool segments_are_whole(struct bus *bus, struct ring *ring) {
 static void check_rings(struct bus *bus) {
     for (uint32_t i = 0; i < bus->rings_end; i++) {
         struct ring *ring = bus->rings[i];
-        if (ring == NULL)
+        if (ring == NULL || ring->info.state == RING_GONE)
             continue;
         if (!segments_are_whole(bus, ring)) {
             bus_error(bus, SHMPS_E_CORRUPT, ring->topic->name, shmps_error_detail());
@@ -327,6 +327,9 @@ static void check_subscriptions(struct bus *bus) {
 
 static void repair(struct bus *bus) {
     free_unled_records(bus);
+    for (uint32_t i = 0; i < bus->topics_end; i++)
+        if (bus->topics[i] != NULL)
+            ring_forget_gone(bus, bus->topics[i]);
     check_rings(bus);
     check_subscriptions(bus);
     for (uint32_t i = 0; i < bus->topics_end; i++) {

@@ -5,6 +5,7 @@
  *     topic.c         topics: find, make, free
  *     roster.c        roster pages, readers segments, seats of subscriptions
  *     ring.c          rings: link, retire, remove
+ *     history.c       which of a topic's retired rings hold its newest samples
  *     opening.c       a ring in the making, allocated a chunk per turn of the loop
  *     subscription.c  open and close
  *     quota.c         what the configuration allows (quota.h)
@@ -57,6 +58,7 @@ struct ring {
     uint32_t index;
     struct ring_info info;     /* state RING_FREE: in the making, not yet in the directory */
     bool has_blocks;
+    bool has_history;          /* RETIRED: of the topic's newest samples it holds some */
     struct topic *topic;
     struct ring *next;         /* of the topic */
     struct session *session;   /* LIVE: whose it is; NULL: its owner has not come back yet */
@@ -157,6 +159,8 @@ struct topic *topic_find(const struct bus *bus, const char *name);
 /* The topic of this (valid) name, made if it does not exist: then every filter that matches
  * has its seats in it. LIMIT, NO_SPACE ... */
 int topic_get(struct bus *bus, const char *name, struct topic **ret);
+/* What the configuration says of it, now; the caller writes the record. */
+void topic_configure(const struct bus *bus, struct topic *topic);
 /* Count anew and write the record. */
 void topic_write(struct bus *bus, struct topic *topic);
 /* Count an open that was refused. */
@@ -189,7 +193,7 @@ bool roster_has_seat(const struct topic *topic, const struct subscription *s);
 
 /* ---- ring.c */
 
-#define RETIRED_MAX 4 /* retired rings of a topic that may wait to be drained */
+#define DEAD_MAX 4 /* publishers of a topic that have gone, and whose rings are kept */
 
 /* Map a ring read-only and check it against its record. */
 int ring_map(struct bus *bus, const struct ring *ring, struct segment_map *ret,
@@ -198,14 +202,26 @@ int ring_map(struct bus *bus, const struct ring *ring, struct segment_map *ret,
 void ring_link(struct bus *bus, struct ring *ring);
 /* Nothing more will be published: record the end. Then ring_collect() for its topic. */
 void ring_retire(struct bus *bus, struct ring *ring);
-/* Remove the retired rings of a topic that are drained, and the oldest above RETIRED_MAX.
- * Frees the topic if nothing keeps it: it must not be used afterwards. */
+/* Remove the retired rings of a topic that are drained and hold no history, and the oldest of
+ * those whose publishers have gone, above DEAD_MAX. Frees the topic if nothing keeps it: it must
+ * not be used afterwards. */
 void ring_collect(struct bus *bus, struct topic *topic);
+/* After a restart: complete the removals that were begun. */
+void ring_forget_gone(struct bus *bus, struct topic *topic);
 /* Its session lets go of it. */
 void ring_disown(struct ring *ring);
+/* Its publisher is about to grow from a live ring into this one: it has both. */
+bool ring_succeeds(const struct ring *ring);
 /* The last sequence + 1, now. */
 int ring_end(struct bus *bus, const struct ring *ring, uint64_t *ret);
 void ring_write(struct bus *bus, const struct ring *ring);
+
+/* ---- history.c */
+
+/* Mark the retired rings that hold some of the topic's K newest samples (has_history). */
+void history_mark(struct bus *bus, struct topic *topic);
+/* The depth that a ring needs so that K samples always stay in it; 0 for no history. */
+uint64_t history_depth(uint64_t samples);
 
 /* ---- opening.c */
 

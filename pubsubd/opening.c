@@ -67,6 +67,9 @@ static int make_geometry(const struct session *s, const struct wire_open_publish
     int r = ring_geometry_make(&o->geometry, &o->bytes, depth, message_bytes, pins);
     if (r == 0 && depth == CONFIG_AUTO && o->geometry.depth > policy->max_depth)
         r = ring_geometry_make(&o->geometry, &o->bytes, policy->max_depth, message_bytes, pins);
+    uint64_t kept = min_u64(history_depth(policy->history), policy->max_depth);
+    if (r == 0 && o->geometry.depth < kept)
+        r = ring_geometry_make(&o->geometry, &o->bytes, kept, message_bytes, pins);
     if (r < 0)
         return r;
     o->geometry.mode = s->bare ? RING_BARE : RING_FENCE;
@@ -275,8 +278,9 @@ static int complete(struct bus *bus, struct opening *o) {
     return r;
 }
 
-/* The new ring is linked before the old one ends: a daemon killed in between leaves the publisher
- * with the ring that it knows. */
+/* An outgrown ring stays its publisher's, live: he alone decides when he goes on in the new one,
+ * says so in the old one, and closes it. So a daemon killed at any time here leaves him a ring
+ * that all read. */
 static void put_in_place(struct bus *bus, struct opening *o) {
     struct ring *ring = steal_pointer(&o->ring);
     ring_link(bus, ring);
@@ -284,8 +288,6 @@ static void put_in_place(struct bus *bus, struct opening *o) {
     ring->session_next = o->session->rings;
     o->session->rings = ring;
     bus_changed(bus, o->topic);
-    if (o->predecessor != NULL)
-        ring_retire(bus, o->predecessor);
     log_debug("ring %" PRIu64 " of \"%s\", %" PRIu64 " bytes, for process %d", ring->info.serial,
               o->topic->name, o->bytes, (int)ring->info.owner.pid);
 }
@@ -296,7 +298,6 @@ static void answer(struct bus *bus, struct opening *o, int r) {
     struct topic *topic = o->topic;
     struct wire_reply reply;
     _cleanup_close_ int fd = -1;
-    bool retired = r == 0 && o->predecessor != NULL;
     session_reply_init(&reply, &o->request);
     if (r == 0) {
         struct ring *ring = o->ring;
@@ -309,8 +310,6 @@ static void answer(struct bus *bus, struct opening *o, int r) {
         topic_refused(bus, topic);
     }
     discard(bus, o); /* frees the topic if nothing else keeps it */
-    if (retired)
-        ring_collect(bus, topic);
     if (session_answer(session, &reply, r, fd))
         session_resume(session);
     else

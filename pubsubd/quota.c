@@ -24,7 +24,7 @@ uint64_t quota_bus_bytes(const struct bus *bus) {
 static int check_publishers(const struct topic *topic) {
     uint64_t n = 0;
     for (const struct ring *ring = topic->rings; ring != NULL; ring = ring->next)
-        n += ring->info.state == RING_LIVE;
+        n += ring->info.state == RING_LIVE && !ring_succeeds(ring);
     for (const struct opening *o = topic->openings; o != NULL; o = o->topic_next)
         n += o->predecessor == NULL;
     if (n <= topic->policy.max_publishers) /* with this one */

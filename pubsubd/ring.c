@@ -69,10 +69,11 @@ void ring_disown(struct ring *ring) {
     ring->session_next = NULL;
 }
 
-/* Its publisher has grown out of it and counts on in another. */
-static bool is_replaced(const struct ring *ring) {
+bool ring_succeeds(const struct ring *ring) {
+    if (ring->info.predecessor == 0)
+        return false;
     for (const struct ring *r = ring->topic->rings; r != NULL; r = r->next)
-        if (r->info.predecessor == ring->info.serial)
+        if (r->info.serial == ring->info.predecessor && r->info.state == RING_LIVE)
             return true;
     return false;
 }
@@ -84,10 +85,13 @@ static int ring_last(struct bus *bus, struct ring *ring, uint64_t *ret_end) {
     int r = ring_map(bus, ring, &map, &g);
     if (r < 0)
         return r;
-    *ret_end = ring_committed_end(map.base, &g);
-    if (!is_replaced(ring)) {
+    const struct ring_header *header = map.base;
+    *ret_end = ring_committed_end(header, &g);
+    /* SYNC ring.successor: acquire pairs with the publisher's release: in the successor it counts
+     * on. */
+    if (atomic_load_acquire(&header->successor) == 0) {
         uint64_t messages, bytes;
-        ring_count(map.base, &g, *ret_end, &messages, &bytes);
+        ring_count(header, &g, *ret_end, &messages, &bytes);
         ring->topic->info.messages += messages;
         ring->topic->info.bytes += bytes;
     }
@@ -110,9 +114,26 @@ void ring_retire(struct bus *bus, struct ring *ring) {
               ring->topic->name, end);
 }
 
-/* Nothing leads to it any more, then its record is freed, then its names. Who has it mapped reads
- * on. */
-static void ring_remove(struct bus *bus, struct ring *ring) {
+/* ---- removal
+ *
+ * Whoever subscribes must be able to tell, from the topic's record alone, how many samples have
+ * gone with rings that he has not seen: topic.gone. A daemon killed at any of these steps leaves
+ * what ring_forget_gone() completes.
+ *     1  the ring's state is GONE: it no longer counts as listed
+ *     2  the topic's record counts it, and says that it did, in one flip
+ *     3  the list no longer leads to it, its record is freed, its names are removed
+ * Who has it mapped reads on. */
+
+static void count_gone(struct bus *bus, const struct ring *ring) {
+    struct topic_info *info = &ring->topic->info;
+    if (info->gone_ring == ring->info.serial)
+        return;
+    info->gone += ring->info.final_head - ring->info.start;
+    info->gone_ring = ring->info.serial;
+    topic_write(bus, ring->topic);
+}
+
+static void unlink_ring(struct bus *bus, struct ring *ring) {
     static const struct ring_info nothing = { .topic = NO_INDEX, .next = NO_INDEX };
     struct topic *topic = ring->topic;
     struct segment_ref ref;
@@ -134,14 +155,50 @@ static void ring_remove(struct bus *bus, struct ring *ring) {
     free(ring);
 }
 
-static struct ring *oldest_retired(const struct topic *topic, uint32_t *ret_n) {
+static void ring_remove(struct bus *bus, struct ring *ring) {
+    ring->info.state = RING_GONE;
+    ring_write(bus, ring);
+    count_gone(bus, ring);
+    unlink_ring(bus, ring);
+}
+
+void ring_forget_gone(struct bus *bus, struct topic *topic) {
+    for (struct ring *ring = topic->rings, *next; ring != NULL; ring = next) {
+        next = ring->next;
+        if (ring->info.state == RING_GONE)
+            ring_remove(bus, ring);
+    }
+}
+
+/* ---- what is kept of the dead */
+
+/* Does its publisher go on in another ring? Then it is outgrown, not dead. */
+static bool is_outgrown(const struct ring *ring) {
+    for (const struct ring *r = ring->topic->rings; r != NULL; r = r->next)
+        if (r->info.state == RING_LIVE && r->info.publisher == ring->info.publisher)
+            return true;
+    return false;
+}
+
+/* Is it the last ring that its publisher had? */
+static bool is_last(const struct ring *ring) {
+    for (const struct ring *r = ring->topic->rings; r != NULL; r = r->next)
+        if (r->info.publisher == ring->info.publisher && r->info.serial > ring->info.serial)
+            return false;
+    return true;
+}
+
+/* The oldest ring of the dead; *ret_n: how many publishers they are of. */
+static struct ring *oldest_dead(const struct topic *topic, uint32_t *ret_n) {
     struct ring *oldest = NULL;
     *ret_n = 0;
     for (struct ring *ring = topic->rings; ring != NULL; ring = ring->next) {
-        if (ring->info.state != RING_RETIRED)
+        if (ring->info.state != RING_RETIRED || is_outgrown(ring))
             continue;
-        ++*ret_n;
-        if (oldest == NULL || ring->info.retired_ns < oldest->info.retired_ns)
+        *ret_n += is_last(ring);
+        if (oldest == NULL || ring->info.retired_ns < oldest->info.retired_ns ||
+            (ring->info.retired_ns == oldest->info.retired_ns &&
+             ring->info.serial < oldest->info.serial))
             oldest = ring;
     }
     return oldest;
@@ -149,12 +206,13 @@ static struct ring *oldest_retired(const struct topic *topic, uint32_t *ret_n) {
 
 void ring_collect(struct bus *bus, struct topic *topic) {
     uint32_t n;
+    history_mark(bus, topic);
     for (struct ring *ring = topic->rings, *next; ring != NULL; ring = next) {
         next = ring->next;
-        if (ring->info.state == RING_RETIRED && roster_drained(bus, ring))
+        if (ring->info.state == RING_RETIRED && !ring->has_history && roster_drained(bus, ring))
             ring_remove(bus, ring);
     }
-    for (struct ring *oldest; (oldest = oldest_retired(topic, &n)) != NULL && n > RETIRED_MAX;)
+    for (struct ring *oldest; (oldest = oldest_dead(topic, &n)) != NULL && n > DEAD_MAX;)
         ring_remove(bus, oldest);
     topic_release(bus, topic);
 }

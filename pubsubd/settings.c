@@ -118,9 +118,10 @@ void settings_reload(const struct settings *s, struct bus *bus) {
         struct topic *topic = bus->topics[i];
         if (topic == NULL)
             continue;
-        config_policy(c, topic->name, &topic->policy);
+        topic_configure(bus, topic);
         topic_write(bus, topic);
         bus_changed(bus, topic);
+        ring_collect(bus, topic); /* less history may be to be kept */
     }
     settings_tell_fixed(s, bus, c);
     log_notice("%s %s: what is opened from now on obeys it", found ? "read again:" : "no",

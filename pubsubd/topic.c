@@ -11,6 +11,12 @@ struct topic *topic_find(const struct bus *bus, const char *name) {
     return NULL;
 }
 
+void topic_configure(const struct bus *bus, struct topic *topic) {
+    config_policy(bus->config, topic->name, &topic->policy);
+    topic->info.history = (uint32_t)topic->policy.history; /* <= RING_DEPTH_MAX */
+    topic->info.patience_ns = topic->policy.patience_ns;
+}
+
 void topic_write(struct bus *bus, struct topic *topic) {
     struct topic_info *info = &topic->info;
     info->live = 1;
@@ -19,10 +25,8 @@ void topic_write(struct bus *bus, struct topic *topic) {
     info->subscribers = roster_subscribers(topic);
     info->publishers = info->retired_rings = 0;
     for (const struct ring *r = topic->rings; r != NULL; r = r->next) {
-        if (r->info.state == RING_LIVE)
-            info->publishers++;
-        else
-            info->retired_rings++;
+        info->publishers += r->info.state == RING_LIVE && !ring_succeeds(r);
+        info->retired_rings += r->info.state == RING_RETIRED;
     }
     directory_topic_write(&bus->directory, topic->index, info, topic->listed ? NULL : topic->name);
     topic->listed = true;
@@ -71,7 +75,7 @@ int topic_get(struct bus *bus, const char *name, struct topic **ret) {
     topic->info.serial = bus_draw_serial(bus);
     topic->info.born_ns = now_ns();
     memcpy(topic->name, name, strlen(name) + 1);
-    config_policy(bus->config, name, &topic->policy);
+    topic_configure(bus, topic);
     bus->topics[index] = topic;
     if (index >= bus->topics_end)
         bus->topics_end = index + 1;

@@ -203,6 +203,8 @@ struct shmps_publisher_stats {
     uint64_t bytes;         /* of their payload */
     uint64_t stalls;        /* times that it slept for want of room */
     uint64_t wakes;         /* calls to wake sleepers */
+    uint64_t evictions;     /* reliable subscribers it has gone on without, as they stalled it for
+                               longer than the topic's patience */
     uint32_t subscribers;   /* open on the topic now */
     uint32_t depth;         /* slots of the ring */
     uint64_t message_bytes; /* the largest message that needs no larger ring */
@@ -235,18 +237,25 @@ struct shmps_subscriber_options {
     int delivery;       /* enum shmps_delivery */
     int wait;           /* enum shmps_wait */
     uint32_t history;   /* first deliver the newest K samples of each topic, over all its
-                           rings by time: of publishers that are there, or have gone but are not
-                           yet read to the end; 0: only what is published from now on */
+                           publishers by time, also of those that have gone, as far as their rings
+                           are kept: the topic's own history (pubsubd.conf), and until all have
+                           read them. 0: the topic's history, none unless configured;
+                           SHMPS_HISTORY_NONE: only what is published from now on */
     uint32_t pins;      /* how many large samples of a topic it wants to hold at once without a
                            copy, 1 .. 63; 0: 4. Fewer may be granted: see shmps_subscriber_stats */
     uint64_t reserved[4];
 };
+#define SHMPS_HISTORY_NONE UINT32_MAX
 #define SHMPS_SUBSCRIBER_OPTIONS_INIT { .size = sizeof(struct shmps_subscriber_options) }
 
 enum shmps_sample_flags {
     SHMPS_SAMPLE_COPIED = 1,  /* a large sample that could not be pinned (no pin left or granted,
                                  an observer): data is a private copy */
     SHMPS_SAMPLE_HISTORY = 2, /* published before the subscriber was opened */
+    SHMPS_SAMPLE_EVICTED = 4, /* once for each publisher that this reliable subscriber has stalled
+                                 for longer than the topic's patience: it has gone on, `lost` tells
+                                 by how many, and it is read as by a lossy one from here on. Open
+                                 anew to be reliable again. Also set on a LOST */
 };
 
 /* A received sample. Filled by take and read; the caller must not change what is internal. */
@@ -257,7 +266,8 @@ struct shmps_sample {
     uint64_t seq;        /* 0, 1, 2, ... per publisher, without gaps */
     uint64_t time_ns;    /* CLOCK_MONOTONIC at publishing; 0: timestamps are off */
     uint64_t tag;
-    uint64_t lost;       /* samples of this publisher lost between the previous one and this one */
+    uint64_t lost;       /* samples of this publisher lost between the previous one and this one;
+                            of publisher 0: of publishers that have come and gone unseen */
     const char *topic;   /* valid while the subscriber is open */
     uint64_t publisher;  /* identifies the publisher among all of the instance, for its life */
     uint32_t flags;      /* enum shmps_sample_flags */
@@ -325,6 +335,7 @@ struct shmps_subscriber_stats {
     uint64_t lost;       /* samples lost since then */
     uint64_t copied;     /* large samples among `received` that had to be copied for a take */
     uint64_t sleeps;     /* times that a call of it went to sleep; not for its descriptor */
+    uint64_t evictions;  /* publishers that have gone on without it (SHMPS_SAMPLE_EVICTED) */
     uint32_t publishers; /* open on its topics now */
     uint32_t held;       /* samples held now */
     uint32_t pins;       /* granted, in the topic where it has most */

@@ -6,7 +6,8 @@
  *     autostart.c   start a pubsubd when none answers
  *     attach.c      map rings and readers segments; find one's own cell in a roster
  *     publisher.c   open, loan, publish; roster.c: who reads; room.c: wait for space
- *     subscriber.c  open, close; view.c: follow the directory; history.c: where to begin
+ *     subscriber.c  open, close; view.c: follow the directory; history.c: where to begin;
+ *                   missed.c: what has gone unseen
  *     take.c        take, read, release; rest.c: spin, sleep, descriptor
  *     presence.c    who is on the other side; dispatch.c: callbacks and the loop's thread
  *
@@ -73,9 +74,11 @@ struct shmps {
 
     int session;                  /* control socket, -1: down */
     uint32_t sequence;
+    bool unclosed;                /* something was closed while nobody answered */
     uint32_t late;                /* answers still to come that nobody waits for any more */
     uint64_t secret;
     uint64_t epoch;               /* of the daemon that `session` belongs to */
+    uint64_t epoch_followed;      /* the last that was seen in the directory */
     uint64_t retry_ns;            /* not before this time is a reconnect tried */
 
     struct segment_map directory_map;
@@ -145,6 +148,13 @@ static inline bool session_rebuilt(const struct shmps *bus) {
                                                        set */
 }
 int error_rebuilt(const struct shmps *bus);
+/* Close a publisher or a subscription by its serial; the caller holds the lock. If none answers,
+ * it is not claimed at the next reconnect, and pubsubd closes it then. */
+void session_close_serial(struct shmps *bus, uint64_t serial);
+/* The connection ends: if something could not be closed, the process remembers that. */
+void session_leave(struct shmps *bus);
+/* A new connection of this process: what earlier ones to the same daemon have left is closed. */
+void session_settle(struct shmps *bus);
 /* Hint that a retired ring is drained. Takes the lock itself. */
 void session_drained(struct shmps *bus, uint64_t ring);
 
@@ -224,6 +234,8 @@ struct shmps_publisher {
     bool loaned;
     atomic_u32 lost;            /* pubsubd no longer knows it: set by whoever reconnects */
     size_t loan_bytes;
+    uint64_t stalled_ns;        /* there has been no room since; 0: there was at the last look */
+    uint64_t evictions;
 
     bool explicit_size;
     int wait;
@@ -255,12 +267,30 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
 
 /* ---- subscriber */
 
+/* A ring that was seen in a topic's list. */
+struct seen_ring {
+    uint64_t serial;
+    uint64_t samples; /* in all of it; known when nothing more is published */
+    bool known;
+    bool drained;     /* not to be attached again */
+    bool listed;      /* seen by the current refresh */
+};
+
 struct topic_view {
     uint32_t index;
     uint64_t serial;
-    uint64_t drained;  /* the largest serial of a retired ring that was drained */
     bool seated;
+    bool whole;               /* the last refresh has met all its rings */
     struct seat seat;
+    uint32_t history;         /* samples to begin with */
+    struct seen_ring *seen;   /* its rings that are or were listed: missed.c */
+    uint32_t n_seen, seen_capacity;
+    bool based;               /* gone_base is known; else counting begins at this refresh */
+    uint64_t gone_base;       /* topic_info.gone when the subscription began, */
+    uint64_t gone;            /* and now; */
+    uint64_t gone_seen;       /* what of it lay in rings that were seen; */
+    uint64_t missed;          /* the rest */
+    uint64_t missed_untold;
     struct topic_view *next;
     char name[TOPIC_NAME_BYTES];
 };
@@ -270,11 +300,14 @@ struct ring_view {
     struct topic_view *topic;
     uint64_t serial, publisher, predecessor;
     uint64_t lost;             /* not yet reported */
+    uint32_t flags;            /* of the next sample or LOST: EVICTED */
     uint64_t history_end;      /* samples below are history */
     uint64_t final_head;
     bool retired;              /* nothing after final_head */
     bool broken;               /* never looked at again; reported once */
     bool blocked;              /* broken, or its predecessor is not drained yet */
+    bool succeeded;            /* another one waits for it to be drained */
+    bool evicted;              /* has been told */
     bool joined;               /* reads from `next` on; else still to join */
     bool listed;               /* seen in the directory by the current refresh */
     bool detached;             /* only held samples keep it */
@@ -307,6 +340,7 @@ struct shmps_subscriber {
     uint32_t current;             /* ring to look at first */
     uint32_t turn;                /* samples taken in a row from it */
     bool history;                 /* some view has history left */
+    bool missed;                  /* some topic has samples that were missed, and not yet told */
     int pending;                  /* a LOST or an error that ended a batch: told by the next
                                      call */
     struct shmps_sample pending_sample;
@@ -316,7 +350,7 @@ struct shmps_subscriber {
     uint32_t n_holds;
     uint32_t free_hold;
 
-    uint64_t received, lost, copied, sleeps;
+    uint64_t received, lost, copied, sleeps, evictions;
     uint32_t held;
     uint64_t spin_ns;             /* the adaptive bound */
 
@@ -355,6 +389,19 @@ static inline bool refresh_failed(int r) {
 /* Done with a ring: drained, or broken and gone. Held samples keep it mapped. */
 void view_detach(struct shmps_subscriber *sub, struct ring_view *view);
 void view_free(struct ring_view *view);
+/* Is a ring read to its end, as its publisher goes on in another one? Then it is as retired. */
+bool view_handed_over(struct ring_view *view);
+
+/* missed.c: samples that have gone with rings that the subscriber has never seen. */
+struct seen_ring *seen_find(const struct topic_view *topic, uint64_t serial);
+/* NULL: no memory. */
+struct seen_ring *seen_add(struct topic_view *topic, uint64_t serial);
+void seen_end(struct seen_ring *seen, uint64_t start, uint64_t final_head);
+/* After a refresh whose lists were whole. */
+void missed_settle(struct shmps_subscriber *sub, struct topic_view *topic);
+/* The next loss to be told. */
+int missed_report(struct shmps_subscriber *sub, struct shmps_sample *ret);
+
 /* history.c: let the views of a topic that were there before the subscription join, at the K
  * newest samples by time. */
 void history_join(struct shmps_subscriber *sub, const struct topic_view *topic);

@@ -210,6 +210,8 @@ int shmps_connect(struct shmps **ret, const struct shmps_connect_options *option
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for a connection");
     bus->fork_mark = mark;
     r = bus->observe ? open_observing(bus, &target) : open_session(bus, &target);
+    if (r == 0 && !bus->observe)
+        session_settle(bus);
     if (r < 0) {
         struct told told = error_tell();
         shmps_close(bus);
@@ -232,6 +234,7 @@ void connection_end(struct shmps *bus) {
     if (forked) { /* threads of the parent may have had the locks */
         scope_close(&bus->session); /* the parent's goes on; nothing is mapped here */
     } else {
+        session_leave(bus);
         session_drop(bus);
         segment_unmap(&bus->directory_map);
         pthread_cond_destroy(&bus->dispatch.served);

@@ -64,7 +64,7 @@ void history_join(struct shmps_subscriber *sub, const struct topic_view *topic) 
     if (!choices)
         return; /* unjoined views are not read; the next refresh tries again */
     unjoined(sub, topic, choices);
-    for (uint32_t k = 0; k < sub->history_samples; k++) {
+    for (uint32_t k = 0; k < topic->history; k++) {
         struct choice *newest = NULL;
         for (uint32_t i = 0; i < n; i++)
             if (choices[i].more && (!newest || choices[i].time > newest->time))

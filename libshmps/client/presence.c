@@ -49,6 +49,11 @@ static int compare(struct presence *p, struct peers *now, int joined) {
     int r = 0;
     if (now->n > 0)
         qsort(now->items, now->n, sizeof *now->items, by_id);
+    size_t different = 0; /* a publisher that is growing has two rings */
+    for (size_t j = 0; j < now->n; j++)
+        if (different == 0 || now->items[different - 1].id != now->items[j].id)
+            now->items[different++] = now->items[j];
+    now->n = different;
     p->n_events = p->next_event = 0;
     while (r == 0 && (i < p->n_known || k < now->n)) {
         if (k == now->n || (i < p->n_known && p->known[i].id < now->items[k].id))

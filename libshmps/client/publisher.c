@@ -3,6 +3,11 @@
 #include <limits.h>
 #include <string.h>
 
+static void wake_bell(struct shmps_publisher *pub) {
+    /* All of them: observers wait on it too, whom no roster knows. */
+    wake_word((const atomic_u32 *)&pub->ring.ring->bell, INT_MAX);
+}
+
 static uint64_t stamp(const struct shmps_publisher *pub) {
     return pub->timestamps ? now_ns() : 0;
 }
@@ -19,7 +24,7 @@ static void unmap_ring(struct shmps_publisher *pub) {
 }
 
 /* Begin publishing into the ring that pubsubd has answered with. On failure nothing has changed.
- */
+ * Until the old one says that it has a successor, the publisher could go on in it. */
 static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_reply *reply) {
     struct shmps *bus = pub->bus;
     struct ring_mapping m;
@@ -42,8 +47,11 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
     ring_publisher_init(&next, m.map.base, &m.g,
                         directory_topic_generation(&bus->directory, reply->u.publisher.topic),
                         memory);
-    if (pub->ring.ring) /* it has grown */
+    if (pub->ring.ring) { /* it has grown */
         ring_publisher_succeed(&next, &pub->ring);
+        if (ring_hand_over(&pub->ring, reply->u.publisher.serial))
+            wake_bell(pub);
+    }
     unmap_ring(pub);
     pub->ring = next;
     pub->map = m.map;
@@ -57,22 +65,10 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
     return 0;
 }
 
-static void close_serial(struct shmps *bus, uint64_t serial) {
-    struct wire_close request;
-    struct wire_reply reply;
-    wire_init(&request, WIRE_CLOSE, 0);
-    request.serial = serial;
-    if (bus->session >= 0) /* else its death will be noticed, or it is not claimed */
-        session_request(bus, &request, &reply, NULL);
-}
-
 /* pubsubd has made a ring that this process cannot use. */
-static int refuse_ring(struct shmps_publisher *pub, const struct wire_reply *reply,
-                       uint64_t predecessor, int r) {
+static int refuse_ring(struct shmps_publisher *pub, const struct wire_reply *reply, int r) {
     struct told told = error_tell();
-    close_serial(pub->bus, reply->u.publisher.serial);
-    if (predecessor != 0) /* the request has retired the old ring */
-        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set */
+    session_close_serial(pub->bus, reply->u.publisher.serial);
     return error_again(r, &told);
 }
 
@@ -91,16 +87,18 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
                     (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
     int r = session_request(pub->bus, &request, &reply, &fd);
     if (r == SHMPS_E_NO_DESCRIPTORS && reply.u.publisher.serial != 0)
-        return refuse_ring(pub, &reply, predecessor, r); /* it could not be received */
-    if (r < 0 && predecessor != 0 && pub->bus->late > 0) /* its answer will come too late */
-        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set */
+        return refuse_ring(pub, &reply, r); /* it could not be received */
     if (r < 0)
         return error_context(r, "cannot open a publisher on \"%s\"", pub->name);
     if (fd < 0)
         return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent no descriptor for the ring of \"%s\"",
                            pub->name);
     r = adopt_ring(pub, fd, &reply);
-    return r < 0 ? refuse_ring(pub, &reply, predecessor, r) : 0;
+    if (r < 0)
+        return refuse_ring(pub, &reply, r);
+    if (predecessor != 0)
+        session_close_serial(pub->bus, predecessor);
+    return 0;
 }
 
 /* A larger message than the ring can take: a larger ring, unless the size was set explicitly. */
@@ -119,7 +117,7 @@ static int grow(struct shmps_publisher *pub, size_t bytes) {
                               min_u64(2 * pub->ring.g.message_bytes, SHMPS_MESSAGE_BYTES_MAX));
     pthread_mutex_lock(&pub->bus->lock);
     int r = request_ring(pub, larger, pub->serial);
-    if (larger > bytes && !pub->lost && /* what it needs may be allowed, or fit */
+    if (larger > bytes && /* what it needs may be allowed, or fit */
         (r == SHMPS_E_SIZE || r == SHMPS_E_LIMIT || r == SHMPS_E_NO_SPACE))
         r = request_ring(pub, bytes, pub->serial);
     pthread_mutex_unlock(&pub->bus->lock);
@@ -208,7 +206,7 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
         pthread_mutex_lock(&bus->lock);
         for (struct shmps_publisher **p = &bus->publishers; *p; p = &(*p)->next)
             if (*p == pub) {
-                close_serial(bus, pub->serial); /* may reconnect: it is claimed, then closed */
+                session_close_serial(bus, pub->serial); /* may reconnect, and claim it first */
                 *p = pub->next;
                 break;
             }
@@ -228,11 +226,6 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
 }
 
 /* ---- publish */
-
-static void wake_bell(struct shmps_publisher *pub) {
-    /* All of them: observers wait on it too, whom no roster knows. */
-    wake_word((const atomic_u32 *)&pub->ring.ring->bell, INT_MAX);
-}
 
 /* The roster has changed since the room was found: a sleeper of a group that we did not know may
  * have armed before the commit. If its group cannot be had, a wake alone makes it look again. */
@@ -376,6 +369,7 @@ int shmps_publisher_stats(struct shmps_publisher *pub, struct shmps_publisher_st
         .bytes = pub->ring.bytes,
         .stalls = atomic_load_relaxed(&ring->counters.stalls), /* relaxed: our own counters */
         .wakes = atomic_load_relaxed(&ring->counters.wakes),
+        .evictions = pub->evictions,
         .subscribers = found ? info.subscribers : 0,
         .depth = pub->ring.g.depth,
         .message_bytes = pub->ring.g.message_bytes,

@@ -11,7 +11,9 @@
 static bool any_ready(const struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         const struct ring_view *view = sub->rings[i];
-        if (!view->blocked && view->joined && (ring_reader_ready(&view->reader) || view->retired))
+        if (!view->blocked && view->joined &&
+            (ring_reader_ready(&view->reader) || view->retired ||
+             unlikely(view->succeeded && ring_reader_successor(&view->reader) != 0)))
             return true;
     }
     return subscriber_stale(sub) || unlikely(session_rebuilt(sub->bus));

@@ -9,7 +9,8 @@ static bool space_ready(const struct shmps_publisher *pub) {
     for (uint32_t i = 0; i < pub->ring.n_readers; i++) {
         const struct ring_reader_ref *reader = &pub->ring.readers[i];
         /* relaxed: a hint to reclaim, which loads it again with acquire */
-        if (reader->reliable && atomic_load_relaxed(&reader->entry->need) < pub->ring.wanted)
+        if (reader->reliable && !ring_is_evicted(&pub->ring, i) &&
+            atomic_load_relaxed(&reader->entry->need) < pub->ring.wanted)
             return false;
     }
     return true;
@@ -56,6 +57,45 @@ static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uin
     return found;
 }
 
+/* ---- patience (DESIGN 4): works without pubsubd, by what the directory says */
+
+/* Those who have not come as far as is wanted. */
+static void evict_laggards(struct shmps_publisher *pub) {
+    struct ring_publisher *ring = &pub->ring;
+    for (uint32_t i = 0; i < ring->n_readers; i++) {
+        const struct ring_reader_ref *reader = &ring->readers[i];
+        /* relaxed: a reader who stores more just now is late all the same */
+        if (reader->reliable && !ring_is_evicted(ring, i) &&
+            atomic_load_relaxed(&reader->entry->need) < ring->wanted) {
+            ring_evict(ring, i);
+            pub->evictions++;
+        }
+    }
+    /* SYNC ring.evicted / reader.pins: the bits before the next look at the pins; pairs with the
+     * reader's compiler barrier, or fence, between its pin and its look at the bit. */
+    if (ring->g.mode == RING_BARE)
+        barrier_everyone();
+    else
+        fence_seq_cst();
+}
+
+/* There is no room: when will patience be over? NEVER if the topic has all the time. The first
+ * look at the stall begins it; room ends it. */
+static uint64_t patience_end(struct shmps_publisher *pub, uint64_t now) {
+    struct topic_info info;
+    if (pub->stalled_ns == 0)
+        pub->stalled_ns = now;
+    if (!directory_topic(&pub->bus->directory, pub->topic, &info, NULL) || info.patience_ns == 0)
+        return NEVER;
+    uint64_t end;
+    return __builtin_add_overflow(pub->stalled_ns, info.patience_ns, &end) ? NEVER : end;
+}
+
+static int room_found(struct shmps_publisher *pub) {
+    pub->stalled_ns = 0;
+    return 0;
+}
+
 int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
     uint64_t deadline = 0; /* not yet looked at the clock */
     for (;;) {
@@ -67,10 +107,10 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
                 return r;
         }
         if (ring_can_claim(&pub->ring, n))
-            return 0;
+            return room_found(pub);
         switch (ring_reclaim(&pub->ring, n)) {
         case RING_ROOM:
-            return 0;
+            return room_found(pub);
         case RING_STALE:
             continue;
         case RING_USED_UP:
@@ -80,19 +120,25 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
         case RING_NO_ROOM:
             break;
         }
+        uint64_t now = now_ns();
+        uint64_t patience = patience_end(pub, now);
+        if (now >= patience) {
+            evict_laggards(pub);
+            continue;
+        }
         if (timeout_ns == 0)
             return SHMPS_FULL;
-        uint64_t now = now_ns();
         if (deadline == 0)
             deadline = timeout_ns < 0 ? NEVER : now + (uint64_t)timeout_ns;
         else if (now >= deadline)
             return SHMPS_FULL;
+        uint64_t until = min_u64(deadline, patience);
         if (pub->wait == SHMPS_WAIT_SPIN) {
-            spin(pub, min_u64(deadline, now + SLEEP_BOUND_NS));
+            spin(pub, min_u64(until, now + SLEEP_BOUND_NS));
             continue;
         }
-        if (pub->wait == SHMPS_WAIT_DEFAULT && spin(pub, min_u64(deadline, now + SPIN_NS)))
+        if (pub->wait == SHMPS_WAIT_DEFAULT && spin(pub, min_u64(until, now + SPIN_NS)))
             continue;
-        sleep_for_space(pub, n, deadline);
+        sleep_for_space(pub, n, until);
     }
 }

@@ -211,8 +211,11 @@ static int reconnect(struct shmps *bus) {
         claim_publisher(bus, p);
     for (struct shmps_subscriber *s = bus->subscribers; s && bus->session >= 0; s = s->next)
         claim_subscriber(bus, s);
-    if (bus->session >= 0)
-        send_drained(bus, 0); /* those that were drained while it was down */
+    if (bus->session >= 0) {
+        send_drained(bus, 0); /* those that were drained while it was down; and what is not claimed
+                                 has been closed */
+        bus->unclosed = false;
+    }
     return bus->session >= 0
                ? 0
                : error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" went down again",
@@ -261,6 +264,10 @@ void session_follow(struct shmps *bus) {
      * before. */
     uint64_t epoch = atomic_load_acquire(&bus->directory.header->epoch);
     take_late(bus);
+    if (epoch != bus->epoch_followed) { /* there is a new one for certain: no pause before it */
+        bus->epoch_followed = epoch;
+        bus->retry_ns = 0;
+    }
     if (bus->session < 0 || epoch != bus->epoch || is_hung_up(bus->session))
         reconnect(bus);
     pthread_mutex_unlock(&bus->lock);
@@ -270,4 +277,73 @@ void session_drained(struct shmps *bus, uint64_t ring) {
     pthread_mutex_lock(&bus->lock);
     send_drained(bus, ring);
     pthread_mutex_unlock(&bus->lock);
+}
+
+/* ---- what is closed while nobody answers
+ *
+ * pubsubd takes it for open, as its process lives: a reliable subscription that nobody reads would
+ * hold back every publisher to come. The next reconnect of the connection tells; if there is none
+ * to come, the next connection of the process does, in the name of the one that has gone. */
+
+struct left_behind {
+    uint64_t secret;
+    uint64_t fork_mark;
+    struct left_behind *next;
+    char socket_path[SOCKET_PATH_BYTES];
+};
+static struct left_behind *left_behind; /* of this process, guarded by: */
+static pthread_mutex_t left_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void session_close_serial(struct shmps *bus, uint64_t serial) {
+    struct wire_close request;
+    struct wire_reply reply;
+    wire_init(&request, WIRE_CLOSE, 0);
+    request.serial = serial;
+    if (session_request(bus, &request, &reply, NULL) == SHMPS_E_NO_DAEMON)
+        bus->unclosed = true;
+}
+
+void session_leave(struct shmps *bus) {
+    struct left_behind *left = bus->unclosed ? calloc(1, sizeof *left) : NULL;
+    if (!left)
+        return; /* without memory it stays open until the process ends */
+    left->secret = bus->secret;
+    left->fork_mark = bus->fork_mark;
+    memcpy(left->socket_path, bus->socket_path, sizeof left->socket_path);
+    pthread_mutex_lock(&left_lock);
+    left->next = left_behind;
+    left_behind = left;
+    pthread_mutex_unlock(&left_lock);
+}
+
+static struct left_behind *take_left(const struct shmps *bus) {
+    struct left_behind *found = NULL;
+    pthread_mutex_lock(&left_lock);
+    for (struct left_behind **p = &left_behind; *p && !found; p = found ? p : &(*p)->next)
+        if ((*p)->fork_mark == bus->fork_mark &&
+            strcmp((*p)->socket_path, bus->socket_path) == 0) {
+            found = *p;
+            *p = found->next;
+        }
+    pthread_mutex_unlock(&left_lock);
+    return found;
+}
+
+void session_settle(struct shmps *bus) {
+    struct left_behind *left;
+    while ((left = take_left(bus))) {
+        struct shmps old = *bus; /* its session is another, in the name of the one that has gone */
+        struct wire_plain ping;
+        struct wire_reply reply = { .status = 0 };
+        old.session = -1;
+        old.late = 0;
+        old.secret = left->secret;
+        if (session_open(&old) == 0) {
+            send_drained(&old, 0);
+            wire_init(&ping, WIRE_PING, 0); /* answered: it has looked */
+            exchange(&old, &ping, &reply, NULL);
+        }
+        session_drop(&old);
+        free(left);
+    }
 }

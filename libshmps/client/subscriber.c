@@ -29,7 +29,7 @@ static int check_options(const struct shmps_subscriber_options *given,
     if (o->pins > READER_PINS_MAX)
         return error_raise(SHMPS_E_INVALID, "pins is %u; it may be 1 to %d, or 0 for %u", o->pins,
                            READER_PINS_MAX, PINS_DEFAULT);
-    if (o->history > RING_DEPTH_MAX)
+    if (o->history > RING_DEPTH_MAX && o->history != SHMPS_HISTORY_NONE)
         return error_raise(SHMPS_E_INVALID, "history is %u; no ring holds more than %u samples",
                            o->history, RING_DEPTH_MAX);
     return 0;
@@ -49,20 +49,21 @@ static enum policy policy_of(int delivery) {
 }
 
 /* Ask pubsubd for a subscription. Caller holds the lock. */
-static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic) {
+static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic, uint64_t *ret_gone) {
     struct wire_open_subscriber request;
     struct wire_reply reply;
     wire_init(&request, WIRE_OPEN_SUBSCRIBER, 0);
     memcpy(request.filter, sub->filter, sizeof request.filter);
     request.policy = sub->policy;
     request.pins = sub->pins;
-    request.history = sub->history_samples;
+    request.history = sub->history_samples == SHMPS_HISTORY_NONE ? 0 : sub->history_samples;
     int r = session_request(sub->bus, &request, &reply, NULL);
     if (r < 0)
         return error_context(r, "cannot subscribe to \"%s\"", sub->filter);
     sub->serial = reply.u.subscriber.serial;
     sub->record = reply.u.subscriber.record;
     *ret_topic = reply.u.subscriber.topic;
+    *ret_gone = reply.u.subscriber.gone;
     if (sub->exact && *ret_topic >= sub->bus->directory.geometry.topics)
         return error_raise(SHMPS_E_PROTOCOL,
                            "pubsubd answered with a topic that the directory does not have");
@@ -90,12 +91,13 @@ static void unlink_subscriber(struct shmps_subscriber *sub) {
 static int start(struct shmps_subscriber *sub) {
     struct shmps *bus = sub->bus;
     uint32_t topic = NO_INDEX;
+    uint64_t gone = 0;
     int r = 0;
     pthread_mutex_lock(&bus->lock);
     if (sub->policy == POLICY_NONE)
         observe(sub, &topic);
     else
-        r = announce(sub, &topic);
+        r = announce(sub, &topic, &gone);
     if (r == 0) {
         sub->next = bus->subscribers;
         bus->subscribers = sub;
@@ -111,6 +113,8 @@ static int start(struct shmps_subscriber *sub) {
         if (directory_topic(&bus->directory, topic, &info, view->name))
             view->serial = info.serial;
         view->index = topic;
+        view->gone_base = gone;
+        view->based = true;
         sub->topics = view;
         sub->generation = directory_topic_generation(&bus->directory, topic);
     } else {
@@ -164,6 +168,7 @@ int shmps_subscriber_open(struct shmps *bus, const char *filter,
 static void free_private(struct shmps_subscriber *sub) {
     for (struct topic_view *t = sub->topics, *next; t; t = next) {
         next = t->next;
+        free(t->seen);
         free(t);
     }
     for (uint32_t i = 0; i < sub->n_holds; i++)
@@ -207,13 +212,8 @@ void subscriber_end(struct shmps_subscriber *sub) {
         view_free(sub->rings[i]);
     }
     pthread_mutex_lock(&bus->lock);
-    if (sub->serial != 0 && sub->policy != POLICY_NONE && bus->session >= 0) {
-        struct wire_close request;
-        struct wire_reply reply;
-        wire_init(&request, WIRE_CLOSE, 0);
-        request.serial = sub->serial;
-        session_request(bus, &request, &reply, NULL);
-    }
+    if (sub->serial != 0 && sub->policy != POLICY_NONE)
+        session_close_serial(bus, sub->serial);
     unlink_subscriber(sub); /* after the request, which may reconnect and claim it */
     pthread_mutex_unlock(&bus->lock);
     free_private(sub);
@@ -241,6 +241,7 @@ int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber
         .lost = sub->lost,
         .copied = sub->copied,
         .sleeps = sub->sleeps,
+        .evictions = sub->evictions,
         .held = sub->held,
     };
     for (const struct topic_view *t = sub->topics; t; t = t->next) {

@@ -118,9 +118,11 @@ static void deliver(struct shmps_subscriber *sub, struct ring_view *view, const 
     ret->lost = view->lost;
     ret->topic = view->topic->name;
     ret->publisher = view->publisher;
-    ret->flags = want->flags | (s->sequence < view->history_end ? SHMPS_SAMPLE_HISTORY : 0);
+    ret->flags = want->flags | view->flags |
+                 (s->sequence < view->history_end ? SHMPS_SAMPLE_HISTORY : 0);
     ret->hold = NO_INDEX;
     view->lost = 0;
+    view->flags = 0;
     sub->received++;
     sub->copied += want->flags & SHMPS_SAMPLE_COPIED;
     if (want->hold) {
@@ -139,9 +141,11 @@ static int report_lost(struct ring_view *view, struct shmps_sample *ret) {
         .lost = view->lost,
         .topic = view->topic->name,
         .publisher = view->publisher,
+        .flags = view->flags,
         .hold = NO_INDEX,
     };
     view->lost = 0;
+    view->flags = 0;
     return SHMPS_LOST;
 }
 
@@ -168,7 +172,6 @@ static int drained(struct shmps_subscriber *sub, struct ring_view *view,
                    struct shmps_sample *ret) {
     int r = SHMPS_EMPTY;
     uint64_t serial = view->serial;
-    struct topic_view *topic = view->topic;
     if (view->reader.next < view->final_head) {
         count_lost(sub, view, view->final_head - view->reader.next);
         view->reader.next = view->final_head;
@@ -176,7 +179,6 @@ static int drained(struct shmps_subscriber *sub, struct ring_view *view,
     if (view->lost > 0)
         r = report_lost(view, ret);
     settle(view);
-    topic->drained = max_u64(topic->drained, serial);
     view_detach(sub, view);
     session_drained(sub->bus, serial);
     return r;
@@ -193,12 +195,20 @@ static int take_from(struct shmps_subscriber *sub, struct ring_view *view, struc
             deliver(sub, view, want, &s, ret);
             return 0;
         case RING_NOTHING:
-            if (likely(!view->retired))
-                return SHMPS_EMPTY;
+            if (likely(!view->retired)) {
+                if (likely(!view_handed_over(view)))
+                    return SHMPS_EMPTY;
+                continue;
+            }
             *ret_gone = true;
             return drained(sub, view, ret);
         case RING_OVERRUN:
             count_lost(sub, view, s.lost);
+            if (unlikely(view->reader.evicted && !view->evicted)) {
+                view->evicted = true;
+                view->flags = SHMPS_SAMPLE_EVICTED;
+                sub->evictions++;
+            }
             continue;
         case RING_NO_PIN:
             if (want->hold)
@@ -230,6 +240,11 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
     if (unlikely(subscriber_stale(sub) || session_rebuilt(sub->bus))) {
         int r = subscriber_refresh(sub);
         if (r < 0)
+            return r;
+    }
+    if (unlikely(sub->missed)) {
+        int r = missed_report(sub, ret);
+        if (r != SHMPS_EMPTY)
             return r;
     }
     bool gone = false;

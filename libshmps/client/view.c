@@ -14,9 +14,27 @@ static struct ring_view *find_view(const struct shmps_subscriber *sub, uint64_t 
 static void unblock(struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
-        view->blocked = view->broken ||
-                        (view->predecessor != 0 && find_view(sub, view->predecessor) != NULL);
+        view->succeeded = false;
     }
+    for (uint32_t i = 0; i < sub->n_rings; i++) {
+        struct ring_view *view = sub->rings[i];
+        struct ring_view *before = view->predecessor ? find_view(sub, view->predecessor) : NULL;
+        view->blocked = view->broken || before;
+        if (before)
+            before->succeeded = true;
+    }
+}
+
+static void mark_retired(struct ring_view *view, uint64_t final_head) {
+    view->retired = true;
+    view->final_head = final_head;
+}
+
+bool view_handed_over(struct ring_view *view) {
+    if (!view->succeeded || ring_reader_successor(&view->reader) == 0)
+        return false;
+    mark_retired(view, ring_committed_end(view->reader.ring, &view->reader.g));
+    return true;
 }
 
 void view_free(struct ring_view *view) {
@@ -26,12 +44,25 @@ void view_free(struct ring_view *view) {
     free(view);
 }
 
+/* Nothing more comes in a ring, whatever the directory has not said yet. */
+static struct seen_ring *seen_end_of(struct ring_view *view) {
+    struct seen_ring *seen = seen_find(view->topic, view->serial);
+    if (seen && !seen->known)
+        seen_end(seen, view->reader.g.start,
+                 view->retired ? view->final_head
+                               : ring_committed_end(view->reader.ring, &view->reader.g));
+    return seen;
+}
+
 void view_detach(struct shmps_subscriber *sub, struct ring_view *view) {
     for (uint32_t i = 0; i < sub->n_rings; i++)
         if (sub->rings[i] == view) {
             memmove(&sub->rings[i], &sub->rings[i + 1], (--sub->n_rings - i) * sizeof *sub->rings);
             break;
         }
+    struct seen_ring *seen = seen_end_of(view);
+    if (seen)
+        seen->drained = true;
     unblock(sub);
     if (sub->unsettled == view)
         sub->unsettled = NULL;
@@ -101,11 +132,8 @@ static int add_view(struct shmps_subscriber *sub, struct ring_view *view) {
 }
 
 static int attach(struct shmps_subscriber *sub, struct topic_view *topic,
-                  const struct ring_info *info) {
+                  const struct ring_info *info, struct ring_view **ret) {
     bool born_after = info->serial > sub->serial;
-    if (!born_after && info->state == RING_RETIRED && sub->history_samples == 0 &&
-        sub->policy == POLICY_NONE)
-        return 0; /* nothing in it is for an observer; ours may have ended after we got our seat */
     struct ring_view *view = calloc(1, sizeof *view);
     if (!view)
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for a ring");
@@ -124,39 +152,52 @@ static int attach(struct shmps_subscriber *sub, struct topic_view *topic,
         ring_reader_begin(&view->reader, view->reader.g.start);
         view->joined = true;
     }
+    *ret = view;
     return 0;
 }
 
 /* ---- following the directory */
 
-static void mark_retired(struct ring_view *view, uint64_t final_head) {
-    view->retired = true;
-    view->final_head = final_head;
+/* Nothing in it is for an observer who comes later; of the others' rings, one may have ended after
+ * they got their seat. */
+static bool is_past(const struct shmps_subscriber *sub, const struct topic_view *topic,
+                    const struct ring_info *info) {
+    return info->serial <= sub->serial && info->state == RING_RETIRED && topic->history == 0 &&
+           sub->policy == POLICY_NONE;
 }
 
-/* One ring of a topic's list: attach or update. */
+/* One ring of a topic's list: attach or update. Drained once, it is not looked at again: a ring
+ * whose end we have reached stays listed until all have. */
 static int follow_ring(struct shmps_subscriber *sub, struct topic_view *topic,
                        const struct ring_info *info) {
+    struct seen_ring *seen = seen_find(topic, info->serial);
     struct ring_view *view = find_view(sub, info->serial);
-    if (!view) {
-        /* Drained once, it is not looked at again: a ring whose end we have reached stays listed
-         * until all have. */
-        if (info->state == RING_RETIRED && info->serial <= topic->drained)
-            return 0;
-        int r = attach(sub, topic, info);
-        if (r < 0)
+    if (!view && !(seen && seen->drained) && !is_past(sub, topic, info)) {
+        int r = attach(sub, topic, info, &view);
+        if (r == 0 && !view && info->serial <= sub->serial)
+            topic->based = false; /* removed just now, and only a part of it was for us */
+        if (r < 0 || !view)
             return r;
-        view = find_view(sub, info->serial);
     }
-    if (view) {
-        view->listed = true;
-        if (info->state == RING_RETIRED && !view->retired)
-            mark_retired(view, info->final_head);
-    }
+    if (!seen && !(seen = seen_add(topic, info->serial)))
+        return error_raise(SHMPS_E_NO_MEMORY, "no memory for the rings of \"%s\"", topic->name);
+    seen->listed = true;
+    seen->drained |= !view;
+    if (info->state == RING_RETIRED)
+        seen_end(seen, info->start, info->final_head);
+    if (!view)
+        return 0;
+    view->listed = true;
+    if (info->state == RING_RETIRED && !view->retired)
+        mark_retired(view, info->final_head);
     return 0;
 }
 
-static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, uint32_t first) {
+/* All rings of a topic. pubsubd keeps the list whole at each of its steps, but who walks it
+ * meanwhile may be led to a record that is another's by now: *ret_whole says that the end was
+ * reached, else nothing may be concluded from what was not met. */
+static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, uint32_t first,
+                        bool *ret_whole) {
     const struct directory *d = &sub->bus->directory;
     struct ring_info info;
     uint32_t index = first;
@@ -164,26 +205,43 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
     for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
         if (!directory_ring(d, index, &info) || info.topic != topic->index ||
             info.state == RING_FREE)
-            break; /* the list has moved under us: so has the generation */
-        int r = follow_ring(sub, topic, &info);
+            break;
+        int r = info.state == RING_GONE ? 0 : follow_ring(sub, topic, &info);
         if (r < 0 && first_error == 0)
             first_error = r;
         index = info.next;
     }
+    *ret_whole = index == NO_INDEX;
     return first_error;
 }
 
+#define WALKS_MAX 16
+
 static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) {
     struct topic_info info;
-    if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL) || !info.live ||
-        info.serial != topic->serial)
-        return 0;
-    if (!topic->seated && sub->policy != POLICY_NONE) {
-        if (!find_seat(&sub->bus->directory, info.first_page, sub->record, &topic->seat))
-            return 0; /* not ours yet: the generation will move */
-        topic->seated = true;
+    int r = 0;
+    topic->whole = false;
+    for (int walks = 0; walks < WALKS_MAX && !topic->whole && r == 0; walks++) {
+        if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL))
+            continue;
+        if (!info.live || info.serial != topic->serial) {
+            topic->whole = true; /* it has gone, with all its rings */
+            return 0;
+        }
+        if (!topic->seated && sub->policy != POLICY_NONE) {
+            topic->seated = find_seat(&sub->bus->directory, info.first_page, sub->record,
+                                      &topic->seat);
+            if (!topic->seated)
+                return 0; /* not ours yet: the generation will move */
+        }
+        topic->gone = info.gone;
+        if (info.serial > sub->serial)
+            topic->based = true; /* younger than we are: all that goes with its rings is for us */
+        topic->history = sub->history_samples == SHMPS_HISTORY_NONE
+                             ? 0
+                             : (uint32_t)max_u64(sub->history_samples, info.history);
+        r = follow_rings(sub, topic, info.first_ring, &topic->whole);
     }
-    int r = follow_rings(sub, topic, info.first_ring);
     history_join(sub, topic);
     return r;
 }
@@ -220,6 +278,9 @@ static int follow_filter(struct shmps_subscriber *sub) {
 static int follow(struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_rings; i++)
         sub->rings[i]->listed = false;
+    for (struct topic_view *t = sub->topics; t; t = t->next)
+        for (uint32_t i = 0; i < t->n_seen; i++)
+            t->seen[i].listed = false;
     int first_error = sub->exact ? 0 : follow_filter(sub);
     for (struct topic_view *t = sub->topics; t; t = t->next) {
         int r = follow_topic(sub, t);
@@ -227,6 +288,23 @@ static int follow(struct shmps_subscriber *sub) {
             first_error = r;
     }
     return first_error;
+}
+
+/* pubsubd has dropped them; what we have mapped can still be read. */
+static void forget_unlisted(struct shmps_subscriber *sub) {
+    for (uint32_t i = 0; i < sub->n_rings;) {
+        struct ring_view *view = sub->rings[i];
+        if (!view->listed && view->topic->whole) {
+            if (view->broken) {
+                view_detach(sub, view);
+                continue;
+            }
+            if (!view->retired)
+                mark_retired(view, ring_committed_end(view->reader.ring, &view->reader.g));
+            seen_end_of(view);
+        }
+        i++;
+    }
 }
 
 int subscriber_check(const struct shmps_subscriber *sub) {
@@ -251,19 +329,15 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
         g = atomic_load_acquire(sub->generation);
         r = follow(sub);
     } while (atomic_load_acquire(sub->generation) != g); /* SYNC topic.generation: as above */
-    for (uint32_t i = 0; i < sub->n_rings;) {
-        struct ring_view *view = sub->rings[i];
-        if (!view->listed && view->broken) {
-            view_detach(sub, view);
-            continue;
-        }
-        if (!view->listed &&
-            !view->retired) /* pubsubd has dropped it; what we have mapped can still be read */
-            mark_retired(view, ring_committed_end(view->reader.ring, &view->reader.g));
-        i++;
-    }
+    forget_unlisted(sub);
     unblock(sub);
-    if (r != SHMPS_E_NO_MEMORY && r != SHMPS_E_NO_DESCRIPTORS) /* these are tried again */
+    bool whole = true;
+    for (struct topic_view *t = sub->topics; t; t = t->next) {
+        whole = whole && (t->whole || (!t->seated && sub->policy != POLICY_NONE));
+        if (t->whole)
+            missed_settle(sub, t);
+    }
+    if (whole && r != SHMPS_E_NO_MEMORY && r != SHMPS_E_NO_DESCRIPTORS) /* else once more */
         sub->generation_seen = g;
     return r;
 }

@@ -76,15 +76,24 @@ struct topic_info {
     uint32_t live;            /* 0: free */
     uint32_t first_ring;      /* index of a ring record, or NO_INDEX */
     uint32_t first_page;      /* index of a roster page, or NO_INDEX */
-    uint32_t publishers;      /* rings of living publishers */
+    uint32_t publishers;      /* living ones */
     uint32_t subscribers;     /* roster cells with a policy */
-    uint32_t retired_rings;   /* rings whose publisher has gone, not yet drained */
+    uint32_t retired_rings;   /* rings that nothing more is published in: not yet drained, or
+                                 kept for history */
     uint64_t serial;
     uint64_t born_ns;
     uint64_t refused;         /* opens refused since its birth */
     uint64_t messages, bytes; /* published since its birth by publishers that have gone */
+    uint64_t gone;            /* samples (final_head - start) of all rings that were removed: who
+                                 knows which of them he has seen knows what he has missed */
+    uint64_t gone_ring;       /* serial of the last ring counted in `gone` */
+    uint64_t patience_ns;     /* a reliable subscriber that stalls a publisher for longer is
+                                 evicted; 0: never */
+    uint32_t history;         /* the K newest samples are kept, also of publishers that have gone,
+                                 and newcomers begin with them */
+    uint32_t reserved0;
 };
-_Static_assert(sizeof(struct topic_info) == 64, "no padding");
+_Static_assert(sizeof(struct topic_info) == 96, "no padding");
 
 /* Who opened a ring or a subscription. */
 struct owner_info {
@@ -100,6 +109,7 @@ enum ring_state {
     RING_FREE = 0,
     RING_LIVE = 1,    /* its publisher may publish */
     RING_RETIRED = 2, /* no more is published: final_head is the sequence after the last */
+    RING_GONE = 3,    /* being removed: no longer counted as listed, though it may still be */
 };
 /* A ring. No text. Its segment: segment_ref_ring(serial). */
 struct ring_info {
@@ -184,7 +194,7 @@ struct error_record {
     atomic_u64 copy[2][sizeof(struct error_info) / 8];
     atomic_u64 text[TOPIC_NAME_BYTES / 8];
 };
-_Static_assert(sizeof(struct topic_record) == 448, "seven lines");
+_Static_assert(sizeof(struct topic_record) == 512, "eight lines");
 _Static_assert(sizeof(struct ring_record) == 384, "six lines");
 
 /* A roster page: 60 cells, one 8-byte store each. Written by pubsubd; the publisher and

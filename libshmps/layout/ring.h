@@ -8,6 +8,7 @@
  *     640    starved
  *     768    counters
  *     896    evicted (256)         one bit per entry: page ordinal * 64 + cell
+ *     1152   successor             serial of the ring that the publisher goes on in, 0: none
  *     4096   slot[depth], slot_bytes each
  *     ...    block[blocks], block_bytes each, at blocks_offset (a multiple of 4096)
  *
@@ -82,6 +83,7 @@ struct ring_header {
         atomic_u64 reserved[11];
     } counters;
     _Alignas(128) atomic_u64 evicted[32];
+    _Alignas(128) atomic_u64 successor; /* stored after the last commit */
 };
 _Static_assert(offsetof(struct ring_header, geometry) == 128, "geometry at 128");
 _Static_assert(offsetof(struct ring_header, low) == 256, "low at 256");
@@ -90,6 +92,7 @@ _Static_assert(offsetof(struct ring_header, bell) == 512, "bell at 512");
 _Static_assert(offsetof(struct ring_header, starved) == 640, "starved at 640");
 _Static_assert(offsetof(struct ring_header, counters) == 768, "counters at 768");
 _Static_assert(offsetof(struct ring_header, evicted) == 896, "evicted at 896");
+_Static_assert(offsetof(struct ring_header, successor) == 1152, "successor at 1152");
 _Static_assert(sizeof(struct ring_header) <= RING_SLOTS_OFFSET, "the slots follow the header");
 
 struct slot {

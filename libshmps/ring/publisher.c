@@ -71,10 +71,6 @@ static void tell(struct ring_publisher *p) {
 
 /* ---- reclaim (I3) */
 
-static bool is_evicted(const struct ring_publisher *p, uint16_t bit) {
-    return p->evicted[bit / 64] >> (bit % 64) & 1;
-}
-
 static uint64_t need_of(const struct ring_reader_ref *reader) {
     /* SYNC reader.need: pairs with the release in ring_reader_settle(): the reader is done with
      * everything below, and whatever it still holds of it was pinned before. */
@@ -85,7 +81,7 @@ static uint64_t need_of(const struct ring_reader_ref *reader) {
 static uint64_t least_need(const struct ring_publisher *p) {
     uint64_t least = NEED_NONE;
     for (uint32_t i = 0; i < p->n_readers; i++)
-        if (p->readers[i].reliable && !is_evicted(p, p->readers[i].bit))
+        if (p->readers[i].reliable && !ring_is_evicted(p, i))
             least = min_u64(least, need_of(&p->readers[i]));
     return least;
 }
@@ -255,6 +251,14 @@ bool ring_finish(struct ring_publisher *p) {
     atomic_store_relaxed(&p->ring->counters.wakes,
                          atomic_load_relaxed(&p->ring->counters.wakes) + 1);
     return true;
+}
+
+bool ring_hand_over(struct ring_publisher *p, uint64_t successor) {
+    tell(p);
+    /* SYNC ring.successor: release pairs with the reader's acquire in ring_reader_successor(): it
+     * then sees all that was committed here. */
+    atomic_store_release(&p->ring->successor, successor);
+    return ring_finish(p);
 }
 
 /* ---- waiting for space, eviction */

@@ -141,6 +141,10 @@ void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint6
  * true: the bell was rung, wake its futex word now. */
 bool ring_finish(struct ring_publisher *p);
 
+/* The publisher goes on in another ring, of serial `successor`: nothing more is committed here.
+ * true: the bell was rung, wake its futex word now. */
+bool ring_hand_over(struct ring_publisher *p, uint64_t successor);
+
 /* Before sleeping on space: publish the need that would help. 0 when awake again. The caller then
  * executes the barrier, reclaims once more, and only then sleeps. */
 void ring_set_starved(struct ring_publisher *p, uint64_t need);
@@ -148,6 +152,11 @@ void ring_set_starved(struct ring_publisher *p, uint64_t need);
 /* Evict reader i of the roster (DESIGN 4): set its bit. The caller then executes the barrier; from
  * then on reclaim ignores its need, but not its pins. */
 void ring_evict(struct ring_publisher *p, uint32_t i);
+/* Has reader i of the roster been evicted by this publisher? */
+static inline bool ring_is_evicted(const struct ring_publisher *p, uint32_t i) {
+    uint16_t bit = p->readers[i].bit;
+    return p->evicted[bit / 64] >> (bit % 64) & 1;
+}
 /* pubsubd has given the entry to a new subscriber: clear the bit. By the caller, when it refreshes
  * the roster. */
 void ring_unevict(struct ring_publisher *p, uint16_t bit);

@@ -76,6 +76,13 @@ static inline bool ring_reader_ready(const struct ring_reader *r) {
     return seq > r->next; /* s + 1, or of a later lap; sequences never wrap (SEQUENCE_END) */
 }
 
+/* The serial of the ring that the publisher goes on in; then all that it has committed here is
+ * seen, and nothing more comes. 0: it publishes here. */
+static inline uint64_t ring_reader_successor(const struct ring_reader *r) {
+    /* SYNC ring.successor: acquire pairs with the release in ring_hand_over(). */
+    return atomic_load_acquire(&r->ring->successor);
+}
+
 /* Take the next sample. Inline payloads are copied into `buffer` (room for g.inline_bytes rounded
  * up to 8). Blocks are pinned if a pin is left, else NO_PIN and nothing has changed. A reliable
  * reader's need is not stored yet: see ring_reader_settle(). */

@@ -356,6 +356,7 @@ static void a_publisher_that_grows_goes_on_where_it_was(void **state) {
     struct look look;
     struct segment_map map;
     struct ring_info info;
+    struct topic_info topic;
     look_open(&look, d);
     open_subscriber(fd, "t", POLICY_RELIABLE);
     uint64_t old = open_publisher(fd, "t");
@@ -367,6 +368,11 @@ static void a_publisher_that_grows_goes_on_where_it_was(void **state) {
     m.flags = 0;
     m.predecessor = old;
     assert_int_equal(control_publisher(fd, &m, &reply), 0);
+    assert_true(look_ring(&look.d, old, &info));
+    assert_int_equal(info.state, RING_LIVE); /* its publisher ends it, when he has the new one */
+    assert_true(look_topic(&look.d, "t", &topic));
+    assert_int_equal(topic.publishers, 1);
+    assert_int_equal(control_close(fd, old), 0);
     assert_true(look_ring(&look.d, old, &info));
     assert_int_equal(info.state, RING_RETIRED); /* its reader has not drained it */
     assert_int_equal(info.final_head, 5);

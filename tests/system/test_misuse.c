@@ -109,7 +109,7 @@ static void test_bad_options(void **state) {
         case 2: o.delivery = 4; break;
         case 3: o.wait = -1; break;
         case 4: o.pins = 64; break;
-        case 5: o.history = UINT32_MAX; break;
+        case 5: o.history = UINT32_MAX - 1; break;
         default: o.reserved[0] = 1; break;
         }
         assert_result(shmps_subscriber_open(bus, "t", &o, &sub), SHMPS_E_INVALID);
