@@ -57,7 +57,7 @@ static int read_ring(struct bus *bus, struct topic *topic, uint32_t i, struct ri
         return CORRUPT("the rings of topic \"%s\" are no list", topic->name);
     if (!directory_ring(&bus->directory, i, &info))
         return CORRUPT("ring record %u is being written, though no daemon runs", i);
-    if (info.state < RING_LIVE || info.state > RING_GONE || info.topic != topic->index ||
+    if (info.state < RING_LIVE || info.state > RING_REMOVED || info.topic != topic->index ||
         info.serial == 0 || info.serial >= bus->next_serial || info.start > SEQUENCE_END ||
         (info.state != RING_LIVE &&
          (info.final_head < info.start || info.final_head > SEQUENCE_END)))
@@ -290,7 +290,7 @@ static bool segments_are_whole(struct bus *bus, struct ring *ring) {
 static void check_rings(struct bus *bus) {
     for (uint32_t i = 0; i < bus->rings_end; i++) {
         struct ring *ring = bus->rings[i];
-        if (ring == NULL || ring->info.state == RING_GONE)
+        if (ring == NULL || ring->info.state == RING_REMOVED)
             continue;
         if (!segments_are_whole(bus, ring)) {
             bus_error(bus, SHMPS_E_CORRUPT, ring->topic->name, shmps_error_detail());

@@ -119,7 +119,7 @@ void ring_retire(struct bus *bus, struct ring *ring) {
  * Whoever subscribes must be able to tell, from the topic's record alone, how many samples have
  * gone with rings that he has not seen: topic.gone. A daemon killed at any of these steps leaves
  * what ring_forget_gone() completes.
- *     1  the ring's state is GONE: it no longer counts as listed
+ *     1  the ring's state is REMOVED: it no longer counts as listed
  *     2  the topic's record counts it, and says that it did, in one flip
  *     3  the list no longer leads to it, its record is freed, its names are removed
  * Who has it mapped reads on. */
@@ -156,7 +156,7 @@ static void unlink_ring(struct bus *bus, struct ring *ring) {
 }
 
 static void ring_remove(struct bus *bus, struct ring *ring) {
-    ring->info.state = RING_GONE;
+    ring->info.state = RING_REMOVED;
     ring_write(bus, ring);
     count_gone(bus, ring);
     unlink_ring(bus, ring);
@@ -165,7 +165,7 @@ static void ring_remove(struct bus *bus, struct ring *ring) {
 void ring_forget_gone(struct bus *bus, struct topic *topic) {
     for (struct ring *ring = topic->rings, *next; ring != NULL; ring = next) {
         next = ring->next;
-        if (ring->info.state == RING_GONE)
+        if (ring->info.state == RING_REMOVED)
             ring_remove(bus, ring);
     }
 }

@@ -206,7 +206,7 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
         if (!directory_ring(d, index, &info) || info.topic != topic->index ||
             info.state == RING_FREE)
             break;
-        int r = info.state == RING_GONE ? 0 : follow_ring(sub, topic, &info);
+        int r = info.state == RING_REMOVED ? 0 : follow_ring(sub, topic, &info);
         if (r < 0 && first_error == 0)
             first_error = r;
         index = info.next;

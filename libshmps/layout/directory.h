@@ -109,7 +109,7 @@ enum ring_state {
     RING_FREE = 0,
     RING_LIVE = 1,    /* its publisher may publish */
     RING_RETIRED = 2, /* no more is published: final_head is the sequence after the last */
-    RING_GONE = 3,    /* being removed: no longer counted as listed, though it may still be */
+    RING_REMOVED = 3,    /* being removed: no longer counted as listed, though it may still be */
 };
 /* A ring. No text. Its segment: segment_ref_ring(serial). */
 struct ring_info {
