@@ -56,7 +56,7 @@ static void print_usage(FILE *to) {
           "  --version, --help\n"
           "\n"
           "A listening socket that a service manager hands over (LISTEN_FDS) is used instead of\n"
-          "one of its own; NOTIFY_SOCKET is told READY=1 and STOPPING=1.\n",
+          "one of its own; NOTIFY_SOCKET is told READY=1, RELOADING=1 and STOPPING=1.\n",
           to);
 }
 
@@ -133,7 +133,9 @@ static void on_signal(void *data, uint32_t events) {
     bool read_it = read(signals->fd, &info, sizeof(info)) == sizeof(info);
     /* The kernel's own SIGHUP: the terminal of a daemon in the foreground has gone. */
     if (read_it && info.ssi_signo == SIGHUP && info.ssi_code != SI_KERNEL) {
+        activation_notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_ns() / 1000);
         settings_reload(signals->settings, signals->bus);
+        activation_notify("READY=1");
     } else if (read_it) {
         log_notice("%s: ending", strsignal((int)info.ssi_signo));
         signals->bus->ending = true;

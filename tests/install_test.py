@@ -47,6 +47,7 @@ def installed(root):
 
 def check_files(names, headers, version):
     expected = {"bin/pubsubd", "bin/shmps", "LIB/pkgconfig/shmps.pc"}
+    expected.add("share/doc/shmps/pubsubd.conf.example")
     expected |= {"LIB/sysusers.d/shmps.conf", "LIB/tmpfiles.d/shmps.conf"}
     expected |= {
         f"LIB/systemd/{manager}/pubsubd.{kind}"
@@ -61,6 +62,7 @@ def check_files(names, headers, version):
         functions = re.findall(r"(shmps_\w+);", MAP.read_text(encoding="utf-8"))
         expected |= {f"share/man/man3/{name}.3" for name in ["shmps", *functions]}
         expected |= {"share/man/man1/shmps.1", "share/man/man8/pubsubd.8"}
+        expected.add("share/man/man5/pubsubd.conf.5")
     expected |= {f"include/shmps/{Path(h).name}" for h in headers}
     expected |= {f"LIB/libshmps.so{v}" for v in ("", ".0", f".{version}")}
     if names != expected:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fill a manual page's template, so that the page says what the programs and headers say.
 
-    docs/man/fill.py TEMPLATE.scd SHMPS PUBSUBD HEADER...
+    docs/man/fill.py TEMPLATE.scd SHMPS PUBSUBD EXAMPLE.conf HEADER...
 
 A line of the template that begins with '@' is replaced:
 
@@ -9,6 +9,7 @@ A line of the template that begins with '@' is replaced:
     @options            the options of pubsubd, as `pubsubd --help` tells
     @prototypes NAME... the functions' declarations
     @contracts NAME...  what the headers say above them
+    @keys PART          keys, defaults and comments of a part of the example configuration
     @fields NAME        the members of a struct or an enum, and what the header says beside them
 
 Prints scdoc(5). A name that is not there is an error: exit status 1.
@@ -84,6 +85,28 @@ def verbs(shmps):
     return "\n".join(out)
 
 
+def keys(example, part):
+    """Keys below the heading `# ---- PART...`: what stands above some of them is a paragraph."""
+    parts = re.split(r"^# ---- ", Path(example).read_text(encoding="utf-8"), flags=re.M)
+    found = [p for p in parts[1:] if p.startswith(part)]
+    if len(found) != 1:
+        sys.exit(f"{example}: no heading begins with {part}")
+    out, above, last = [], [], None
+    for line in found[0].splitlines()[1:]:
+        key = re.match(r"^ *(\w+) = (\S+)(?: +# (.*))?$", line)
+        comment = re.match(r"^( *)# ?(.*)$", line)
+        if key:
+            out += [f"{escape(' '.join(above))}\n"] if above else []
+            last = [f"*{key[1]}* = _{escape(key[2])}_", key[3] or ""]
+            out.append(last)
+            above = []
+        elif comment and len(comment[1]) > 8:
+            last[1] += f" {comment[2]}"
+        else:
+            above = above + [comment[2]] if comment else []
+    return "\n".join(o if isinstance(o, str) else f"{o[0]}\n\t{escape(o[1])}\n" for o in out)
+
+
 class Headers:
     def __init__(self, paths):
         self.text = "\n".join(Path(p).read_text(encoding="utf-8") for p in paths)
@@ -151,13 +174,14 @@ def bold(declaration, name):
 
 
 def main():
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 6:
         sys.exit(__doc__)
-    template, shmps, pubsubd = sys.argv[1:4]
-    headers = Headers(sys.argv[4:])
+    template, shmps, pubsubd, example = sys.argv[1:5]
+    headers = Headers(sys.argv[5:])
     fillers = {
         "@verbs": lambda _: verbs(shmps),
         "@options": lambda _: option_list(split_options(text_of(pubsubd, "--help"))[1]),
+        "@keys": lambda part: keys(example, " ".join(part)),
         "@prototypes": headers.prototypes,
         "@contracts": headers.contracts,
         "@fields": lambda names: headers.fields(names[0]),

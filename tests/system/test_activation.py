@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -208,6 +209,10 @@ def the_service_manager_hears_ready_and_stopping():
             ready = heard.recv(4096).decode()
             assert ready == f"READY=1\nSTATUS=instance {bus.instance}", ready
             bus.run("pub", "a", "hi")  # ready it is
+            daemon.send_signal(signal.SIGHUP)
+            reloading = heard.recv(4096).decode()
+            assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", reloading), reloading
+            assert heard.recv(4096) == b"READY=1"
             daemon.terminate()
             assert heard.recv(4096) == b"STOPPING=1"
             assert daemon.wait(timeout=TIMEOUT_S) == 0

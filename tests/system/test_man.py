@@ -15,6 +15,7 @@ from tool import SHMPS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = BUILD / "docs" / "man"
 FILL = ROOT / "docs" / "man" / "fill.py"
+CONF = ROOT / "docs" / "pubsubd.conf.example"
 HEADERS = [str(h) for h in sorted((ROOT / "include" / "shmps").glob("*.h"))]
 
 
@@ -84,6 +85,24 @@ def every_option_of_pubsubd():
         assert all(re.search(rf"^ .*{n}\b", page, re.M) for n in names), f"{names}: {page}"
 
 
+def every_key_of_the_configuration():
+    page = "".join(shown("pubsubd.conf.5").values())
+    example = CONF.read_text(encoding="utf-8")
+    keys = re.findall(r"^ *(\w+) = (\S+)", example, re.M)
+    assert len(keys) > 10
+    for key, value in keys:
+        assert re.search(rf"^ +{key} = {re.escape(value)}$", page, re.M), f"{key}: {page}"
+
+
+def the_configuration_shown_is_well_formed():
+    page = (ROOT / "docs" / "man" / "pubsubd.conf.5.scd").read_text(encoding="utf-8")
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
+        conf.write(page.split("```")[1])
+        conf.flush()
+        done = run(PUBSUBD, "--check-config", "--config", conf.name)
+        assert done.returncode == 0, done.stderr
+
+
 def every_function_is_told_of_once():
     functions = re.findall(r"(shmps_\w+);", (ROOT / "libshmps/libshmps.map").read_text())
     told = {}
@@ -103,9 +122,10 @@ def every_function_is_told_of_once():
 def a_template_that_names_nothing_is_an_error():
     with tempfile.TemporaryDirectory(prefix="shmps-test-") as folder:
         template = Path(folder, "x.scd")
-        for line in ("@contracts shmps_nothing", "@fields shmps_nothing", "@nothing"):
+        for line in ("@contracts nothing", "@fields nothing", "@keys nothing", "@nothing"):
             template.write_text(line, encoding="utf-8")
-            done = run(sys.executable, str(FILL), str(template), SHMPS, PUBSUBD, *HEADERS)
+            command = [sys.executable, FILL, template, SHMPS, PUBSUBD, CONF, *HEADERS]
+            done = run(*map(str, command))
             assert done.returncode != 0 and "nothing" in done.stderr, done
 
 
@@ -119,6 +139,8 @@ if __name__ == "__main__":
             every_verb_and_option_of_shmps,
             every_exit_status_of_shmps,
             every_option_of_pubsubd,
+            every_key_of_the_configuration,
+            the_configuration_shown_is_well_formed,
             every_function_is_told_of_once,
             a_template_that_names_nothing_is_an_error,
         ]

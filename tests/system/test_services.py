@@ -66,6 +66,9 @@ def a_bus_at_work(unit, user=None, instance="default"):
     files = [os.readlink(f) for f in Path(f"/proc/{process}/fd").iterdir()]
     assert "anon_inode:[io_uring]" in files, files
 
+    run("systemctl", "--user", "reload", service)  # ends with the READY=1 behind RELOADING=1
+    assert show(service, "MainPID") == process
+
     command = [SHMPS, "sub", "b", "-C", "1", "--reliable"]
     if user:
         command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
