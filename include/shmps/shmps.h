@@ -123,17 +123,19 @@ enum shmps_timestamps { SHMPS_TIMESTAMPS_ON = 0, SHMPS_TIMESTAMPS_OFF = 1 };
 
 struct shmps_publisher_options {
     size_t size;            /* sizeof this struct */
-    uint32_t depth;         /* slots, rounded up to a power of two, 2 .. 2^20; 0: 64, or 8 if a
-                               message may be >= 1 MiB. Also what bounds history: the newest depth
-                               - depth/8 samples (below 8: depth - 1) are there for late joiners,
-                               fewer while a larger batch is published */
+    uint32_t depth;         /* slots, rounded up to a power of two, 2 .. 2^20; 0: as configured for
+                               the topic (pubsubd.conf), else 64, or 8 if a message may be >= 1
+                               MiB. Also what bounds history: the newest depth - depth/8 samples
+                               (below 8: depth - 1) are there for late joiners, fewer after a
+                               larger batch */
     uint32_t pins;          /* how many large samples all subscribers together may hold at once
                                without a copy, at most 65536; each costs a block of message_bytes.
-                               0: 64 for messages up to 16 KiB, 16 below 1 MiB, else 4, and what
-                               the subscribers present have been granted. Never less than these */
+                               0: as configured, else 64 for messages up to 16 KiB, 16 below 1 MiB,
+                               else 4, and what subscribers have been granted already. Never less
+                               than these */
     uint64_t message_bytes; /* the largest message; a larger one is refused with SHMPS_E_SIZE. 0:
-                               starts with 4 KiB and grows: a larger loan gets a larger ring from
-                               pubsubd, order and counts are kept */
+                               starts as configured, else with 4 KiB, and grows: a larger loan gets
+                               a larger ring from pubsubd, order and counts are kept */
     int timestamps;         /* enum shmps_timestamps: ON stores the time of publishing in every
                                sample */
     int wait;               /* enum shmps_wait, for waiting while FULL */
@@ -159,7 +161,7 @@ void shmps_publisher_close(struct shmps_publisher *pub);
  * FULL: a reliable subscriber has not made room within timeout_ns. SIZE, STATE (a loan is open),
  * INVALID, CLOSED, FORKED, LIMIT (the ring's 2^64 sequence numbers are used up); NO_MEMORY and
  * NO_DESCRIPTORS (somebody has subscribed, and his entry cannot be mapped); what
- * shmps_publisher_open() says, when it has to grow. */
+ * shmps_publisher_open() says, when it has to grow: then nothing was published. */
 int shmps_publish(struct shmps_publisher *pub, const void *data, size_t bytes, uint64_t tag,
                   int64_t timeout_ns);
 
