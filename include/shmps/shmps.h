@@ -13,7 +13,7 @@
  *              it says so.
  * Threads      A connection may be used by several threads at once. A publisher or a subscriber
  *              belongs to one thread at a time: it may move between threads, with the caller's own
- *              synchronisation. Callbacks: see there.
+ *              synchronisation. Callbacks: see shmps_subscriber_on_sample().
  * Fork         After fork() every call on a handle of the parent returns SHMPS_E_FORKED in the
  *              child, and its memory is not mapped there. The child may call shmps_connect() anew;
  *              exec is always safe.
@@ -102,7 +102,7 @@ int shmps_connect(struct shmps **ret, const struct shmps_connect_options *option
 
 /* Close a connection and all that is still open on it; end the loop's thread. Samples still held
  * become invalid. NULL is allowed. Must not run while another thread uses the connection. In a
- * forked child it frees the child's copy only. In a callback: see there. */
+ * forked child it frees the child's copy only. In a callback: see shmps_subscriber_on_sample(). */
 void shmps_close(struct shmps *bus);
 
 /* The name of the instance. Valid while the connection is open. Any thread, also after fork. */
@@ -286,7 +286,7 @@ int shmps_subscriber_open(struct shmps *bus, const char *filter,
                           struct shmps_subscriber **ret);
 
 /* Unsubscribe. Samples still held become invalid. NULL is allowed. In a callback, and while one
- * runs: see there. */
+ * runs: see shmps_subscriber_on_sample(). */
 void shmps_subscriber_close(struct shmps_subscriber *sub);
 
 /* Take the next sample without copying it, where it is large (in a block); a small one is copied
@@ -375,22 +375,24 @@ int shmps_subscriber_event(struct shmps_subscriber *sub, struct shmps_event *ret
 
 /* ----------------------------------------------------------------------------------- callbacks */
 
-/* Callbacks are called by the thread that is in shmps_dispatch(), or by the loop's; by one at a
- * time for a connection. As long as it is there, subscribers with a callback belong to it. Other
- * threads may then still open subscribers, set, change or clear callbacks, and close what has one:
- * that waits until a callback of this subscriber has returned (so hold no lock that it needs).
- * Afterwards the subscriber is not called any more: it belongs to the caller, or is gone. */
-
-/* Called for each sample, which is released when it has returned. A LOST without a sample is
- * passed on with data == NULL. The callback may use the subscriber that it was given, set, change
- * or clear callbacks, close subscribers, and close the connection if no other thread uses it. When
- * it closes its own subscriber or the connection, that happens after it has returned;
- * shmps_dispatch() then says CLOSED for the connection, the loop's thread ends. */
+/* A sample for `sub`, which is released when this has returned; data == NULL: a LOST without a
+ * sample. `user` as set. For what it may do see shmps_subscriber_on_sample(). */
 typedef void (*shmps_callback)(struct shmps_subscriber *sub, const struct shmps_sample *sample,
                                void *user);
 
 /* Set, change or (with NULL) clear the callback of a subscriber. It gets a descriptor, as by
- * shmps_subscriber_fd(), with the same errors. */
+ * shmps_subscriber_fd(), with the same errors.
+ *
+ * Callbacks are called by the thread that is in shmps_dispatch(), or by the loop's; by one at a
+ * time for a connection. As long as it is there, subscribers with a callback belong to it. Other
+ * threads may then still open subscribers, set, change or clear callbacks, and close what has one:
+ * that waits until a callback of this subscriber has returned (so hold no lock that it needs).
+ * Afterwards the subscriber is not called any more: it belongs to the caller, or is gone.
+ *
+ * A callback may use the subscriber that it was given, set, change or clear callbacks, close
+ * subscribers, and close the connection if no other thread uses it. When it closes its own
+ * subscriber or the connection, that happens after it has returned; shmps_dispatch() then says
+ * CLOSED for the connection, the loop's thread ends. */
 int shmps_subscriber_on_sample(struct shmps_subscriber *sub, shmps_callback callback, void *user);
 
 /* One descriptor for all subscribers of the connection that have a callback: readable, level-
