@@ -3,11 +3,13 @@
 #include "control.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 /* ---- a daemon with a configuration */
@@ -197,7 +199,45 @@ static void too_many_publishers(void **state) {
     open_publisher(fd, "a");
     assert_int_equal(publisher(fd, "none", 8, 32, &reply), SHMPS_E_LIMIT);
     open_publisher(fd, "b");
+    reload(d, fd, "topic a { max_publishers = 0 }", READ_AGAIN);
+    m.predecessor = open_publisher(fd, "b"); /* what is there stays, and may grow */
+    snprintf(m.topic, sizeof(m.topic), "b");
+    reload(d, fd, "topic b { max_publishers = 0 }", READ_AGAIN);
+    assert_int_equal(control_publisher(fd, &m, &reply), 0);
+    assert_int_equal(publisher(fd, "b", 8, 32, &reply), SHMPS_E_LIMIT);
     close(fd);
+}
+
+/* Rings in the making count as well: as publishers, unless they replace one. */
+static void publishers_in_the_making(void **state) {
+    struct daemon *d = *state;
+    struct wire_open_publisher m;
+    struct wire_reply reply;
+    uint64_t free_bytes, total;
+    int ring = -1;
+    restart(d, "topic a { max_publishers = 2 }\n");
+    int slow = control_session(d, 1), quick = control_session(d, 2);
+    assert_int_equal(segment_space(&free_bytes, &total), 0);
+    publisher_init(&m, "a");
+    m.predecessor = open_publisher(slow, "a"); /* stays live until its publisher closes it */
+    m.depth = 2;
+    m.pins = 1;
+    m.message_bytes = min_u64(UINT64_C(1) << 26, free_bytes / 8); /* many turns of the loop */
+    control_send(slow, &m, sizeof(m));
+    uint64_t second = open_publisher(quick, "a");
+    assert_int_equal(control_reply(slow, &reply, &ring), 0);
+    close(ring);
+    assert_int_equal(control_close(slow, m.predecessor), 0);
+    assert_int_equal(control_close(slow, reply.u.publisher.serial), 0);
+    m.predecessor = 0;
+    control_send(slow, &m, sizeof(m));
+    assert_int_equal(control_ping(quick), 0);
+    assert_int_equal(publisher(quick, "a", 2, 32, &reply), SHMPS_E_LIMIT);
+    assert_int_equal(control_close(quick, second), 0);
+    assert_int_equal(control_reply(slow, &reply, &ring), 0);
+    close(ring);
+    close(quick);
+    close(slow);
 }
 
 static void too_many_subscribers(void **state) {
@@ -386,7 +426,7 @@ static void what_cannot_change_is_named(void **state) {
 
 static void a_policy_holds_after_a_restart(void **state) {
     struct daemon *d = *state;
-    restart(d, "topic a { max_subscribers = 1 }\n");
+    restart(d, "topic a { max_subscribers = 2 }\n");
     struct wire_reply reply;
     int fd = control_session(d, 1);
     uint64_t serial = open_subscriber(fd, "a", POLICY_LOSSY);
@@ -395,6 +435,7 @@ static void a_policy_holds_after_a_restart(void **state) {
     daemon_start(d, "--config", config_path(d));
     fd = control_session(d, 1);
     assert_int_equal(claim_subscriber(fd, serial), 0);
+    open_subscriber(fd, "a", POLICY_LOSSY);
     assert_int_equal(control_subscriber(fd, "a", POLICY_LOSSY, 0, &reply), SHMPS_E_LIMIT);
     close(fd);
 }
@@ -455,6 +496,19 @@ static void a_broken_one_is_no_start(void **state) {
     assert_ends(d, "is not a file");
 }
 
+/* It ends by itself, with status 0. */
+static void await_end(struct daemon *d) {
+    int status = -1, process = pidfd_open(d->pid, 0);
+    struct pollfd p = { .fd = process, .events = POLLIN };
+    assert_true(process >= 0);
+    int n = poll(&p, 1, (int)(DEADLINE_NS / 1000000));
+    close(process);
+    assert_int_equal(n, 1);
+    assert_int_equal(waitpid(d->pid, &status, 0), d->pid);
+    d->pid = 0;
+    assert_int_equal(status, 0);
+}
+
 static void an_autostarted_one_ends_when_it_is_told(void **state) {
     struct daemon *d = *state;
     char option[120];
@@ -462,13 +516,17 @@ static void an_autostarted_one_ends_when_it_is_told(void **state) {
     write_config(d, "idle_exit = never\n");
     snprintf(option, sizeof(option), "--config=%s", config_path(d));
     daemon_start(d, option, "--autostarted");
-    int fd = control_session(d, 1), status = -1;
-    reload(d, fd, "idle_exit = 20ms\n", READ_AGAIN);
-    close(fd);
-    assert_int_equal(waitpid(d->pid, &status, 0), d->pid);
-    d->pid = 0;
-    assert_int_equal(status, 0);
+    write_config(d, "idle_exit = 20ms\n"); /* nobody has been there yet */
+    kill(d->pid, SIGHUP);
+    await_end(d);
     assert_non_null(strstr(daemon_log(d), "no client for 20 ms"));
+    write_config(d, "idle_exit = never\n");
+    daemon_start(d, option, "--autostarted");
+    int fd = control_session(d, 1);
+    reload(d, fd, "idle_exit = 30ms\n", READ_AGAIN);
+    close(fd);
+    await_end(d);
+    assert_non_null(strstr(daemon_log(d), "no client for 30 ms"));
 }
 
 int main(void) {
@@ -478,6 +536,7 @@ int main(void) {
         TEST(an_auto_depth_obeys_its_limit),
         TEST(geometry_beyond_the_limits),
         TEST(too_many_publishers),
+        TEST(publishers_in_the_making),
         TEST(too_many_subscribers),
         TEST(too_many_bytes_of_a_topic),
         TEST(too_many_bytes_of_the_bus),

@@ -147,6 +147,19 @@ static void the_most_specific_filter_decides(void **state) {
         }
 }
 
+/* Kinds of levels count, not how their characters sort. */
+static void a_name_is_more_specific_than_a_plus(void **state) {
+    (void)state;
+    static const char text[] = "topic \"a/!\" { history = 1 }\ntopic \"a/+\" { history = 2 }\n"
+                               "topic \"a/#\" { history = 3 }\ntopic \" /b\" { history = 4 }\n"
+                               "topic \"+/b\" { history = 5 }\n";
+    assert_int_equal(policy_of(text, "a/!").history, 1);
+    assert_int_equal(policy_of(text, "a/x").history, 2);
+    assert_int_equal(policy_of(text, "a").history, 3);
+    assert_int_equal(policy_of(text, " /b").history, 4);
+    assert_int_equal(policy_of(text, "b/b").history, 5);
+}
+
 static void each_key_for_itself(void **state) {
     (void)state;
     static const char text[] = "topic \"a/b\" { history = 1 }\n"
@@ -343,6 +356,7 @@ int main(void) {
         cmocka_unit_test(keys_of_a_topic),
         cmocka_unit_test(units),
         cmocka_unit_test(the_most_specific_filter_decides),
+        cmocka_unit_test(a_name_is_more_specific_than_a_plus),
         cmocka_unit_test(each_key_for_itself),
         cmocka_unit_test(a_default_beyond_its_limit_is_the_limit),
         cmocka_unit_test(values_that_are_none),
