@@ -13,7 +13,7 @@
 
 static bool answers(const char *path) {
     int fd;
-    if (path == NULL || address_connect(path, &fd) < 0)
+    if (path == NULL || address_connect(path, PAUSE_NS, &fd) < 0)
         return false;
     close(fd);
     return true;

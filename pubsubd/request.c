@@ -27,7 +27,7 @@ static int check_hello(const struct session *s, const struct wire_hello *m) {
                            "protocol, pubsubd %s versions %d to %d; use the same release of shmps "
                            "for both", m->version_min, m->version_max, SHMPS_VERSION,
                            WIRE_VERSION_MIN, WIRE_VERSION);
-    if (m->fingerprint != layout_fingerprint())
+    if (m->fingerprint != layout_fingerprint() && !(m->flags & WIRE_HELLO_ADMIN))
         return error_raise(SHMPS_E_VERSION, "the client lays memory out as %016" PRIx64
                            ", pubsubd %s as %016" PRIx64 "; use the same release of shmps for "
                            "both, and restart pubsubd after an upgrade", m->fingerprint,
@@ -50,6 +50,7 @@ static enum request_result hello(struct session *s, const struct wire_hello *m) 
     }
     s->greeted = true;
     s->bare = (m->flags & WIRE_HELLO_BARE) != 0;
+    s->admin = (m->flags & WIRE_HELLO_ADMIN) != 0;
     s->owner.session = connection_of(m->secret);
     reply.u.hello.epoch = s->bus->epoch;
     reply.u.hello.directory = s->bus->serial;
@@ -58,7 +59,7 @@ static enum request_result hello(struct session *s, const struct wire_hello *m) 
     reply.u.hello.version = (uint32_t)min_u64(m->version_max, WIRE_VERSION);
     memcpy(reply.u.hello.instance, s->bus->instance, sizeof(s->bus->instance));
     log_debug("hello from process %d (%s)", (int)s->owner.pid, s->owner.command);
-    return answered(session_answer(s, &reply, 0, s->bus->directory_fd));
+    return answered(session_answer(s, &reply, 0, s->admin ? -1 : s->bus->directory_fd));
 }
 
 /* ---- claims: what survived a restart of the daemon */
@@ -219,7 +220,19 @@ static enum request_result plain(struct session *s, const struct wire_plain *m) 
     return answered(sent);
 }
 
+static enum request_result refuse_admin(struct session *s, const union wire_message *message) {
+    struct wire_reply reply;
+    if (message->header.type == WIRE_DRAINED) /* has no answer */
+        return REQUEST_END;
+    session_reply_init(&reply, &message->header);
+    int r = error_raise(SHMPS_E_PROTOCOL, "a session that began as admin may only ping and stop");
+    session_answer(s, &reply, r, -1);
+    return REQUEST_END;
+}
+
 enum request_result request_handle(struct session *s, const union wire_message *message) {
+    if (s->admin && message->header.type != WIRE_PING && message->header.type != WIRE_STOP)
+        return refuse_admin(s, message);
     switch (message->header.type) {
     case WIRE_HELLO:
         return hello(s, &message->hello);

@@ -19,6 +19,7 @@ struct session {
     int refuse;                /* != 0: the error that answers its first message, the last */
     bool greeted;
     bool bare;                 /* its rings may be RING_BARE */
+    bool admin;                /* PING and STOP only: it may be of another layout */
     struct owner_info owner;
     struct ring *rings;
     struct subscription *subscriptions;

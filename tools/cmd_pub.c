@@ -26,7 +26,7 @@ struct pub {
 };
 
 static bool fail(struct pub *pub, int error, const char *what) {
-    pub->code = report_error(error, "cannot %s", what);
+    pub->code = late(pub->args, pub->start_ns, error, report_error(error, "cannot %s", what));
     return false;
 }
 
@@ -237,11 +237,9 @@ enum exit_code cmd_pub(const struct arguments *args) {
     int r = shmps_topic_check(args->words[0]);
     if (r < 0)
         return report_error(r, "'%s' is no topic", args->words[0]);
-    struct shmps_connect_options options = SHMPS_CONNECT_OPTIONS_INIT;
-    options.instance = args->instance;
-    r = shmps_connect(&pub.bus, &options);
-    if (r < 0)
-        return report_error(r, "cannot connect");
+    pub.code = connect_within(args, pub.start_ns, &pub.bus);
+    if (pub.code != EXIT_DONE)
+        return pub.code;
     interrupt_catch();
     if (args->whole) {
         publish_whole(&pub);

@@ -4,7 +4,7 @@
 enum exit_code cmd_stop(const struct arguments *args) {
     struct shmps_connect_options options = SHMPS_CONNECT_OPTIONS_INIT;
     options.instance = args->instance;
-    options.autostart = SHMPS_AUTOSTART_OFF; /* not start one to end it */
+    options.admin = 1; /* its layout may be another build's; and none is started to end it */
     struct shmps *bus = NULL;
     int r = shmps_connect(&bus, &options);
     if (r == 0)

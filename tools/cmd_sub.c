@@ -150,7 +150,6 @@ static void wait_for_more(struct sub *sub) {
 }
 
 static void receive(struct sub *sub) {
-    sub->start_ns = clock_ns();
     while (!is_over(sub) && sub->code != EXIT_TIMED_OUT) {
         if (take_all(sub) < 0)
             return;
@@ -183,7 +182,8 @@ static bool open_filters(struct sub *sub) {
             r = shmps_subscriber_fd(subscriber);
         }
         if (r < 0) {
-            sub->code = report_error(r, "cannot subscribe to '%s'", filter);
+            sub->code = late(args, sub->start_ns, r,
+                             report_error(r, "cannot subscribe to '%s'", filter));
             return false;
         }
         sub->fds[sub->n] = (struct pollfd){ .fd = r, .events = POLLIN };
@@ -220,19 +220,14 @@ enum exit_code cmd_sub(const struct arguments *args) {
     if (code != EXIT_DONE)
         return code;
     size_t n = (size_t)args->n_words;
-    struct sub sub = { .args = args };
+    struct sub sub = { .args = args, .start_ns = clock_ns() };
     sub.subscribers = calloc(n, sizeof(*sub.subscribers));
     sub.fds = calloc(n + 2, sizeof(*sub.fds));
     if (!sub.subscribers || !sub.fds)
         out_of_memory();
     sub.with_topic = args->verbose || (!args->raw && (n > 1 || strpbrk(args->words[0], "+#")));
-    struct shmps_connect_options options = SHMPS_CONNECT_OPTIONS_INIT;
-    options.instance = args->instance;
-    options.observe = args->observe;
-    int r = shmps_connect(&sub.bus, &options);
-    if (r < 0) {
-        sub.code = report_error(r, "cannot connect");
-    } else {
+    sub.code = connect_within(args, sub.start_ns, &sub.bus);
+    if (sub.code == EXIT_DONE) {
         interrupt_catch();
         signal(SIGPIPE, SIG_IGN); /* who ends reading ends us, and is told so by EPIPE */
         if (open_filters(&sub)) {

@@ -21,7 +21,7 @@ static enum exit_code cmd_help(const struct arguments *args);
 #define TEXT(letter, name, argument, member, help) \
     { letter, name, argument, help, OPTION_TEXT, TO(member), 0, 0 }
 
-#define INSTANCE_HELP "the instance; else $SHMPS_INSTANCE, else \"default\""
+#define INSTANCE_HELP "name or socket; else $SHMPS_INSTANCE, else \"default\""
 /* What all verbs understand. */
 #define HELP FLAG('h', "help", help, "this text")
 #define COMMON TEXT(0, "instance", "NAME", instance, INSTANCE_HELP), HELP
@@ -204,7 +204,8 @@ static const struct verb verbs[] = {
         .summary = "end the instance's pubsubd",
         .details = "What is open goes on without it: publishers publish, subscribers receive. A\n"
                    "pubsubd that is started later begins a new, empty bus, to which they have to\n"
-                   "connect again. (To replace only the daemon, kill it with SIGKILL.)\n",
+                   "connect again. (To replace only the daemon, kill it with SIGKILL.)\n"
+                   "It may be of another build, whose memory this one cannot read.\n",
         .options = { COMMON },
         .run = cmd_stop,
     },
@@ -256,7 +257,8 @@ static void print_help(FILE *to) {
             "the version of this tool");
     fputs("\nData goes to stdout, everything else to stderr. \"shmps help VERB\" tells more.\n"
           "Exit codes: 0 done, 1 error, 2 usage, 3 neither pubsubd nor its directory,\n"
-          "4 no such topic, 5 permission, 6 version, 27 timeout, 130 interrupted.\n",
+          "4 no such topic, 5 permission, 6 version, 27 timeout, 130 and 143 ended by\n"
+          "SIGINT and SIGTERM.\n",
           to);
 }
 

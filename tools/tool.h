@@ -82,6 +82,15 @@ __attribute__((format(printf, 2, 3))) enum exit_code usage_error(const char *ver
 __attribute__((format(printf, 2, 3))) enum exit_code report_error(int error, const char *format,
                                                                   ...);
 
+/* Connect as the arguments say; -W, counted from start_ns (clock_ns()), bounds that too. What
+ * fails was reported. */
+enum exit_code connect_within(const struct arguments *args, uint64_t start_ns, struct shmps **ret);
+
+/* The exit code of an error that was reported: `code`, or that of a timeout if nobody has answered
+ * in the time that there was. */
+enum exit_code late(const struct arguments *args, uint64_t start_ns, int error,
+                    enum exit_code code);
+
 /* There is nothing useful left to do. */
 __attribute__((noreturn)) void out_of_memory(void);
 

@@ -4,6 +4,7 @@
 #include "tool.h"
 
 #include "base/error.h"
+#include "base/instance.h"
 #include "base/scope.h"
 
 #include <errno.h>
@@ -83,6 +84,32 @@ int view_choose_instance(const char *instance, char ret[INSTANCE_BYTES]) {
     return 0;
 }
 
+/* A socket's path tells nothing about segments: its pubsubd tells the name. */
+static int open_by_path(struct view *view, const char *path, int *ret_fd) {
+    struct shmps_connect_options options = SHMPS_CONNECT_OPTIONS_INIT;
+    struct shmps *bus;
+    options.instance = path;
+    options.admin = 1;
+    int r = shmps_connect(&bus, &options);
+    if (r == SHMPS_E_NO_DAEMON)
+        return error_context(r, "memory is found by the instance's name (--instance NAME), which "
+                             "%s does not tell while nobody answers there", path);
+    if (r < 0)
+        return r;
+    memcpy(view->instance, shmps_instance(bus), strlen(shmps_instance(bus)) + 1);
+    shmps_close(bus);
+    return instance_open_by_socket(path, view->instance, &view->uid, ret_fd);
+}
+
+static int open_directory(struct view *view, const char *instance, int *ret_fd) {
+    if (!instance || !instance[0])
+        instance = getenv("SHMPS_INSTANCE");
+    if (instance && strchr(instance, '/'))
+        return open_by_path(view, instance, ret_fd);
+    int r = view_choose_instance(instance, view->instance);
+    return r < 0 ? r : instance_open(view->instance, &view->uid, ret_fd);
+}
+
 /* Named segments cannot be sealed: one that is truncated while it is read ends the reader. */
 static void on_truncated(int signal_number) {
     static const char text[] = "shmps: a segment was truncated while it was read; try again\n";
@@ -92,22 +119,14 @@ static void on_truncated(int signal_number) {
 }
 
 int view_open(struct view *ret, const char *instance) {
-    struct view view = { .uid = geteuid() };
+    struct view view = { 0 };
     struct segment_ref ref;
     _cleanup_close_ int fd = -1;
-    int r = view_choose_instance(instance, view.instance);
+    int r = open_directory(&view, instance, &fd);
     if (r < 0)
         return r;
     signal(SIGBUS, on_truncated);
     segment_ref_directory(&ref, view.uid, view.instance);
-    r = segment_open(&ref, SEGMENT_READ, view.uid, &fd);
-    if (r == SHMPS_E_NO_TOPIC)
-        return error_raise(SHMPS_E_NO_DAEMON,
-                           "there is no pubsubd '%s' of user %u and none has left anything (no "
-                           "/dev/shm%s); start one: pubsubd --instance %s",
-                           view.instance, (unsigned)view.uid, ref.name, view.instance);
-    if (r < 0)
-        return r;
     r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &view.map);
     if (r == 0)
         r = directory_attach(&view.directory, view.map.base, view.map.bytes);

@@ -66,11 +66,12 @@ struct view_topic {
 };
 
 /* The name of the instance that is meant: `instance`; NULL: $SHMPS_INSTANCE, else "default".
- * INVALID. */
+ * INVALID, also for a socket's path. */
 int view_choose_instance(const char *instance, char ret[INSTANCE_BYTES]);
 
-/* Map the directory of this user's instance `instance`, NULL: $SHMPS_INSTANCE, else "default"; and
- * find out whether its daemon lives. NO_DAEMON: there is none. INVALID, PERMISSION, VERSION,
+/* Map the directory of an instance, NULL: $SHMPS_INSTANCE, else "default": this user's, else the
+ * system's; of the one that a socket's path leads to, its pubsubd is asked. And find out whether
+ * its daemon lives. NO_DAEMON: there is none. INVALID, PERMISSION, VERSION,
  * CORRUPT, NO_MEMORY, NO_DESCRIPTORS, SYSTEM. */
 int view_open(struct view *ret, const char *instance);
 void view_close(struct view *view);

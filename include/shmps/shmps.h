@@ -85,11 +85,15 @@ struct shmps_connect_options {
                               "default" */
     int autostart;         /* enum shmps_autostart; default: on unless SHMPS_AUTOSTART=0 is in the
                               environment; only ever starts an instance of this user, by name */
-    int observe;           /* 1: do not talk to pubsubd at all, only map the directory of this
-                              user's instance (a name) read-only; works when it is dead. Only
-                              subscribers with SHMPS_OBSERVE can be opened. */
-    int64_t timeout_ns;    /* for starting a daemon, and for each of its answers; 0: 5 s */
-    uint64_t reserved[4];
+    int observe;           /* 1: do not talk to pubsubd at all, only map its directory read-only;
+                              works when it is dead (of a socket's path, pubsubd is asked for its
+                              name first). Only subscribers with SHMPS_OBSERVE can be opened. */
+    int64_t timeout_ns;    /* for finding or starting a daemon, and for each answer; 0: 5 s */
+    int admin;             /* 1: for shmps_daemon_alive() and shmps_stop_daemon() only, also with
+                              a pubsubd whose layout of memory is another build's; what would open
+                              something returns STATE. Starts no daemon, does not observe. */
+    int reserved0;
+    uint64_t reserved[3];
 };
 #define SHMPS_CONNECT_OPTIONS_INIT { .size = sizeof(struct shmps_connect_options) }
 

@@ -66,11 +66,13 @@ struct shmps {
     char socket_path[SOCKET_PATH_BYTES];
     uid_t uid;                    /* of the instance */
     bool observe;
+    bool admin;                   /* no directory is mapped */
     bool autostart;
     bool fence;                   /* this process's running side needs fences of its own */
     atomic_u32 rebuilt;           /* pubsubd came back with another directory: every handle is
                                      closed for good */
     int64_t timeout_ns;
+    uint64_t deadline_ns;         /* of shmps_connect() as a whole; NEVER once it is done */
 
     int session;                  /* control socket, -1: down */
     uint32_t sequence;

@@ -1,5 +1,7 @@
 #include "client/client.h"
 
+#include "base/instance.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -99,7 +101,7 @@ static int try_instance(struct shmps *bus, const char *name) {
 }
 
 static int start_and_try(struct shmps *bus, const char *name) {
-    uint64_t deadline = now_ns() + (uint64_t)bus->timeout_ns;
+    uint64_t deadline = bus->deadline_ns;
     char path[SOCKET_PATH_BYTES];
     int r = address_of_instance(name, false, true, path);
     if (r < 0)
@@ -121,27 +123,31 @@ static int open_session(struct shmps *bus, const struct target *t) {
     if (t->is_path)
         return try_path(bus, t->name);
     int r = try_instance(bus, t->name);
-    if (r == SHMPS_E_NO_DAEMON && bus->autostart)
+    if (r == SHMPS_E_NO_DAEMON && bus->autostart && now_ns() < bus->deadline_ns)
         r = start_and_try(bus, t->name);
     return r;
 }
 
+/* A socket's path tells nothing about segments: its pubsubd tells name and user. */
+static int ask_name(struct shmps *bus, const char *path) {
+    bus->admin = true;
+    int r = try_path(bus, path);
+    bus->admin = false;
+    session_drop(bus);
+    return r;
+}
+
 static int open_observing(struct shmps *bus, const struct target *t) {
-    if (t->is_path)
-        return error_raise(
-            SHMPS_E_INVALID,
-            "observe finds segments by an instance's name; give a name, not a path");
-    struct segment_ref ref;
     _cleanup_close_ int fd = -1;
-    bus->uid = getuid();
-    memcpy(bus->instance, t->name, strlen(t->name) + 1);
-    segment_ref_directory(&ref, bus->uid, bus->instance);
-    int r = segment_open(&ref, SEGMENT_READ, bus->uid, &fd);
-    if (r == SHMPS_E_NO_TOPIC)
-        return error_raise(
-            SHMPS_E_NO_DAEMON,
-            "there is no instance \"%s\": %s does not exist; start pubsubd --instance %s",
-            bus->instance, ref.name, bus->instance);
+    int r;
+    if (t->is_path) {
+        r = ask_name(bus, t->name);
+        if (r == 0)
+            r = instance_open_of(bus->uid, bus->instance, &fd);
+    } else {
+        memcpy(bus->instance, t->name, strlen(t->name) + 1);
+        r = instance_open(bus->instance, &bus->uid, &fd);
+    }
     if (r == 0)
         r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &bus->directory_map);
     if (r == 0)
@@ -166,10 +172,10 @@ static int check_options(const struct shmps_connect_options *given,
             return error_raise(SHMPS_E_INVALID,
                                "a reserved field of shmps_connect_options is not zero");
     if (o->autostart < 0 || o->autostart > SHMPS_AUTOSTART_OFF || o->observe < 0 ||
-        o->observe > 1 || o->timeout_ns < 0)
-        return error_raise(
-            SHMPS_E_INVALID,
-            "autostart, observe or timeout_ns of shmps_connect_options is out of range");
+        o->observe > 1 || o->timeout_ns < 0 || o->admin < 0 || o->admin > 1 ||
+        (o->admin && o->observe) || o->reserved0 != 0)
+        return error_raise(SHMPS_E_INVALID, "autostart, observe, admin, timeout_ns or a reserved "
+                           "field of shmps_connect_options is out of range");
     return 0;
 }
 
@@ -181,10 +187,13 @@ static struct shmps *connection_new(const struct shmps_connect_options *o) {
     dispatch_init(&bus->dispatch);
     bus->session = -1;
     bus->observe = o->observe;
+    bus->admin = o->admin;
     const char *env = getenv("SHMPS_AUTOSTART");
-    bus->autostart = o->autostart == SHMPS_AUTOSTART_ON ||
-                     (o->autostart == SHMPS_AUTOSTART_DEFAULT && !(env && strcmp(env, "0") == 0));
+    bool off = o->admin || o->autostart == SHMPS_AUTOSTART_OFF;
+    bus->autostart =
+        !off && (o->autostart == SHMPS_AUTOSTART_ON || !(env && strcmp(env, "0") == 0));
     bus->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : INT64_C(5000000000);
+    bus->deadline_ns = deadline_of(bus->timeout_ns);
     bus->fence = !barrier_registered();
     if (getrandom(&bus->secret, sizeof bus->secret, 0) != sizeof bus->secret)
         bus->secret = now_ns();
@@ -217,6 +226,7 @@ int shmps_connect(struct shmps **ret, const struct shmps_connect_options *option
         shmps_close(bus);
         return error_again(r, &told);
     }
+    bus->deadline_ns = NEVER;
     *ret = bus;
     return 0;
 }

@@ -166,9 +166,9 @@ int shmps_publisher_open(struct shmps *bus, const char *topic,
     int r = topic_name_check(topic);
     if (r == 0)
         r = check_options(options, &o);
-    if (r == 0 && (!ret || bus->observe))
+    if (r == 0 && (!ret || bus->observe || bus->admin))
         r = error_raise(ret ? SHMPS_E_STATE : SHMPS_E_INVALID,
-                        "a publisher needs a connection that does not only observe, "
+                        "a publisher needs a connection that is neither observe nor admin, "
                         "and a place for its handle");
     if (r < 0)
         return r;

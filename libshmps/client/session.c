@@ -51,14 +51,16 @@ static int exchange(struct shmps *bus, void *request, struct wire_reply *ret, in
         return r;
     union wire_message message;
     size_t bytes;
-    r = receive(bus, sequence, &message, &bytes, ret_fd, bus->timeout_ns);
+    int64_t timeout_ns = time_left(bus->deadline_ns, bus->timeout_ns);
+    r = receive(bus, sequence, &message, &bytes, ret_fd, timeout_ns > 0 ? timeout_ns : 1);
     if (r == SHMPS_TIMEOUT) {
         bus->late++;
         ret->status = SHMPS_E_NO_DAEMON; /* not a broken session */
         return error_raise(SHMPS_E_NO_DAEMON,
-                           "pubsubd of instance \"%s\" has not answered in %lld ms; "
-                           "is it stopped?",
-                           bus->instance, (long long)(bus->timeout_ns / 1000000));
+                           "pubsubd on %s (process %d) has not answered in %lld ms; is it "
+                           "stopped?",
+                           bus->socket_path, (int)address_daemon(bus->socket_path, bus->session),
+                           (long long)(bus->timeout_ns / 1000000));
     }
     if (r == 0 && bytes == 0)
         return error_raise(SHMPS_E_NO_DAEMON,
@@ -120,15 +122,15 @@ static int hello(struct shmps *bus) {
     wire_init(&request, WIRE_HELLO, 0);
     request.version_min = WIRE_VERSION_MIN;
     request.version_max = WIRE_VERSION;
-    request.flags = bus->fence ? 0 : WIRE_HELLO_BARE;
+    request.flags = (bus->fence ? 0 : WIRE_HELLO_BARE) | (bus->admin ? WIRE_HELLO_ADMIN : 0);
     request.fingerprint = layout_fingerprint();
     request.secret = bus->secret;
     request.directory = first ? 0 : bus->directory.header->identity.serial;
     memcpy(request.instance, bus->instance, sizeof bus->instance);
-    int r = exchange(bus, &request, &reply, &fd);
+    int r = exchange(bus, &request, &reply, bus->admin ? NULL : &fd);
     if (r < 0)
         return r;
-    if (fd < 0 || reply.u.hello.version < WIRE_VERSION_MIN ||
+    if ((fd < 0) != bus->admin || reply.u.hello.version < WIRE_VERSION_MIN ||
         reply.u.hello.version > WIRE_VERSION ||
         !memchr(reply.u.hello.instance, 0, INSTANCE_BYTES) ||
         !instance_name_valid(reply.u.hello.instance))
@@ -136,20 +138,32 @@ static int hello(struct shmps *bus) {
     if (first) {
         bus->uid = reply.u.hello.uid;
         memcpy(bus->instance, reply.u.hello.instance, sizeof bus->instance);
-        r = map_directory(bus, fd);
+        r = bus->admin ? 0 : map_directory(bus, fd);
         if (r < 0)
             return error_context(r, "cannot use the directory of instance \"%s\"", bus->instance);
     }
-    if (reply.u.hello.directory != bus->directory.header->identity.serial)
+    if (!bus->admin && reply.u.hello.directory != bus->directory.header->identity.serial)
         atomic_store_relaxed(&bus->rebuilt, 1); /* relaxed: as in session_rebuilt() */
     bus->epoch = reply.u.hello.epoch;
     return 0;
 }
 
+/* What cannot be spoken with can still be told to end. */
+static void name_daemon(const struct shmps *bus, int error) {
+    struct told told = error_tell();
+    int pid = (int)address_daemon(bus->socket_path, bus->session);
+    error_again(error, &told);
+    if (pid > 0)
+        error_context(error, "pubsubd is process %d (to end it: kill %d)", pid, pid);
+}
+
 int session_open(struct shmps *bus) {
-    int r = address_connect(bus->socket_path, &bus->session);
+    int64_t timeout_ns = time_left(bus->deadline_ns, bus->timeout_ns);
+    int r = address_connect(bus->socket_path, timeout_ns > 0 ? timeout_ns : 1, &bus->session);
     if (r == 0)
         r = hello(bus);
+    if (r == SHMPS_E_VERSION)
+        name_daemon(bus, r);
     if (r < 0)
         session_drop(bus);
     return r;
@@ -211,7 +225,7 @@ static int reconnect(struct shmps *bus) {
         claim_publisher(bus, p);
     for (struct shmps_subscriber *s = bus->subscribers; s && bus->session >= 0; s = s->next)
         claim_subscriber(bus, s);
-    if (bus->session >= 0) {
+    if (bus->session >= 0 && !bus->admin) {
         send_drained(bus, 0); /* those that were drained while it was down; and what is not claimed
                                  has been closed */
         bus->unclosed = false;

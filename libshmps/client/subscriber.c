@@ -140,6 +140,8 @@ int shmps_subscriber_open(struct shmps *bus, const char *filter,
     if (r == 0 && bus->observe && o.delivery != SHMPS_OBSERVE)
         r = error_raise(SHMPS_E_STATE,
                         "an observing connection can only have subscribers with SHMPS_OBSERVE");
+    if (r == 0 && bus->admin)
+        r = error_raise(SHMPS_E_STATE, "an admin connection cannot have subscribers");
     if (r < 0)
         return r;
     struct shmps_subscriber *sub = calloc(1, sizeof *sub);

@@ -2,6 +2,9 @@
 #include "wire/address.h"
 
 #include "base/error.h"
+#include "base/instance.h"
+#include "base/lock.h"
+#include "base/process.h"
 #include "base/scope.h"
 #include "base/segment.h"
 
@@ -15,7 +18,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#define SYSTEM_DIRECTORY "/run/pubsubd"
 #define BACKLOG 128
 
 /* 0; PERMISSION if it is not a directory of this user's alone; 1 if it does not exist. The last
@@ -69,6 +71,18 @@ static bool user_directory(char ret[PATH_MAX]) {
     return print_path(ret, PATH_MAX, "/tmp/shmps-%u", uid);
 }
 
+/* The umask may have taken bits that clients need. What is there already stays as it is. */
+static int make_system_directory(void) {
+    if (mkdir(SYSTEM_DIRECTORY, 0755) == 0 && chmod(SYSTEM_DIRECTORY, 0755) == 0)
+        return 0;
+    if (errno == EEXIST && access(SYSTEM_DIRECTORY, W_OK) == 0)
+        return 0;
+    return error_system(errno, "the system's sockets are in " SYSTEM_DIRECTORY ", where user %u "
+                        "cannot make one; run it as root, or let root make room: install -d -o %u "
+                        SYSTEM_DIRECTORY " (without --system the bus is your own)",
+                        (unsigned)geteuid(), (unsigned)geteuid());
+}
+
 int address_of_instance(const char *instance, bool system, bool create,
                         char ret[SOCKET_PATH_BYTES]) {
     if (!instance_name_valid(instance))
@@ -84,7 +98,11 @@ int address_of_instance(const char *instance, bool system, bool create,
                            "the socket of instance %s would have a path of more than %zu bytes "
                            "(%.60s...); choose a shorter name or XDG_RUNTIME_DIR",
                            instance, sizeof(path) - 1, directory);
-    if (!system) {
+    if (system) {
+        int r = create ? make_system_directory() : 0;
+        if (r < 0)
+            return r;
+    } else {
         if (create && mkdir(directory, 0700) < 0 && errno != EEXIST)
             return error_system(errno,
                                 "cannot make the socket directory %s; XDG_RUNTIME_DIR must name "
@@ -115,15 +133,37 @@ static int connect_socket(int fd, const struct sockaddr_un *address) {
     return r;
 }
 
+/* unix(7): SO_SNDTIMEO bounds connect(2) too, which waits while the listener's queue is full. */
+static int connect_within(int fd, const struct sockaddr_un *address, int64_t timeout_ns) {
+    uint64_t deadline_ns = now_ns() + (uint64_t)timeout_ns;
+    struct timeval none = { 0 };
+    int r;
+    do {
+        uint64_t now = now_ns(), left_us = now < deadline_ns ? (deadline_ns - now) / 1000 + 1 : 1;
+        struct timeval left = { .tv_sec = (time_t)(left_us / 1000000),
+                                .tv_usec = (suseconds_t)(left_us % 1000000) };
+        if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &left, sizeof(left)) < 0)
+            return -1;
+        r = connect(fd, (const struct sockaddr *)address, sizeof(*address));
+    } while (r < 0 && errno == EINTR);
+    return r < 0 ? r : setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
+}
+
+/* The process that called listen() at the other end; 0: not to be told. */
+static pid_t peer_of(int fd) {
+    struct ucred peer;
+    socklen_t bytes = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) < 0 ? 0 : peer.pid;
+}
+
 /* Whether the process that called listen() lives. A killed daemon's socket can outlive it and go
  * on taking connections: what its io_uring holds is let go by a kernel thread, in its own time
  * (seen: more than half a second on a busy machine). */
 static bool listener_lives(int fd) {
-    struct ucred peer;
-    socklen_t bytes = sizeof(peer);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) < 0 || peer.pid <= 0)
+    pid_t pid = peer_of(fd);
+    if (pid <= 0)
         return true; /* not to be told: in another pid namespace */
-    _cleanup_close_ int process = pidfd_open(peer.pid, 0);
+    _cleanup_close_ int process = pidfd_open(pid, 0);
     if (process < 0)
         return errno != ESRCH;
     struct pollfd ended = { .fd = process, .events = POLLIN };
@@ -147,7 +187,56 @@ static int check_listener(int fd, const char *path) {
     return 0;
 }
 
-int address_connect(const char *path, int *ret_fd) {
+/* The instance whose socket has this path unless one is chosen; false: none. */
+static bool usual_instance(const char *path, char ret[SOCKET_PATH_BYTES], bool *ret_system) {
+    static const char end[] = ".sock";
+    const char *slash = strrchr(path, '/');
+    char usual[SOCKET_PATH_BYTES];
+    if (!print_path(ret, SOCKET_PATH_BYTES, "%s", slash != NULL ? slash + 1 : path))
+        return false;
+    size_t n = strlen(ret);
+    if (n < sizeof(end) || strcmp(ret + n - (sizeof(end) - 1), end) != 0)
+        return false;
+    ret[n - (sizeof(end) - 1)] = '\0';
+    for (int system = 0; system < 2; system++) {
+        *ret_system = system != 0;
+        if (address_of_instance(ret, *ret_system, false, usual) == 0 && strcmp(usual, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The command that starts who should listen there. */
+static void print_command(const char *path, char *ret, size_t bytes) {
+    char name[SOCKET_PATH_BYTES];
+    bool system;
+    if (usual_instance(path, name, &system))
+        print_path(ret, bytes, "pubsubd %s--instance %s", system ? "--system " : "", name);
+    else
+        print_path(ret, bytes, "pubsubd --socket %s", path);
+}
+
+/* Who listens may be a service manager that has handed its socket over. */
+pid_t address_daemon(const char *path, int fd) {
+    char name[SOCKET_PATH_BYTES], command[COMMAND_BYTES];
+    struct stat s;
+    bool system;
+    pid_t holder = 0, peer = peer_of(fd);
+    if (usual_instance(path, name, &system) && lstat(path, &s) == 0)
+        holder = instance_lock_holder(s.st_uid, name);
+    if (holder > 0)
+        return holder;
+    process_command(peer, command);
+    return strcmp(command, "pubsubd") == 0 ? peer : 0;
+}
+
+static int error_nobody(const char *path, const char *what) {
+    char command[SOCKET_PATH_BYTES + 32];
+    print_command(path, command, sizeof(command));
+    return error_raise(SHMPS_E_NO_DAEMON, "%s %s; start one: %s", what, path, command);
+}
+
+int address_connect(const char *path, int64_t timeout_ns, int *ret_fd) {
     struct sockaddr_un address;
     int r = fill_address(path, &address);
     if (r < 0)
@@ -155,18 +244,20 @@ int address_connect(const char *path, int *ret_fd) {
     _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_system(errno, "cannot make a socket");
-    if (connect_socket(fd, &address) < 0) {
+    if (connect_within(fd, &address, timeout_ns) < 0) {
         if (errno == ENOENT || errno == ECONNREFUSED)
-            return error_raise(SHMPS_E_NO_DAEMON, "no pubsubd listens on %s; start one: pubsubd",
-                               path);
+            return error_nobody(path, "no pubsubd listens on");
+        if (errno == EAGAIN)
+            return error_raise(SHMPS_E_NO_DAEMON, "pubsubd, which listens on %s, has not accepted "
+                               "in %lld ms; is it stopped?", path,
+                               (long long)(timeout_ns / 1000000));
         return error_system(errno, "cannot connect to %s", path);
     }
     r = check_listener(fd, path);
     if (r < 0)
         return r;
     if (!listener_lives(fd))
-        return error_raise(SHMPS_E_NO_DAEMON, "pubsubd, which listened on %s, has ended; start "
-                           "one: pubsubd", path);
+        return error_nobody(path, "pubsubd has ended, which listened on");
     *ret_fd = steal_fd(&fd);
     return 0;
 }

@@ -43,7 +43,7 @@ struct wire_header {
 struct wire_hello {
     struct wire_header header;
     uint16_t version_min, version_max;
-    uint32_t flags;               /* WIRE_HELLO_BARE */
+    uint32_t flags;               /* WIRE_HELLO_BARE, WIRE_HELLO_ADMIN */
     uint64_t fingerprint;         /* layout_fingerprint() */
     /* random, per connection; proves the client after a restart where pids cannot */
     uint64_t secret;
@@ -53,6 +53,8 @@ struct wire_hello {
     uint64_t reserved[4];
 };
 #define WIRE_HELLO_BARE UINT32_C(1) /* barrier_registered(): rings it publishes may be RING_BARE */
+/* Only PING and STOP will follow: no descriptor is sent, and the layout need not be the same. */
+#define WIRE_HELLO_ADMIN UINT32_C(2)
 
 struct wire_open_publisher {
     struct wire_header header;
@@ -105,7 +107,8 @@ struct wire_reply {
     int32_t status;               /* 0 or enum shmps_error */
     uint32_t descriptors;         /* 0 or 1, must equal what arrived */
     union {
-        struct {                  /* HELLO; descriptor: the directory, read-only */
+        struct {                  /* HELLO; descriptor (not with ADMIN): the directory,
+                                     read-only */
             uint64_t epoch;
             uint64_t directory;   /* its serial */
             uint64_t session;

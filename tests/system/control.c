@@ -162,7 +162,7 @@ struct readers_segment *map_readers(const struct daemon *d, uint64_t ring, uint3
 
 int control_connect(const struct daemon *d) {
     int fd = -1;
-    int r = address_connect(d->socket, &fd);
+    int r = address_connect(d->socket, DEADLINE_NS, &fd);
     if (r < 0)
         print_error("%s\n", shmps_error_detail());
     assert_int_equal(r, 0);
@@ -427,7 +427,9 @@ int child_session(const struct daemon *d, uint64_t secret) {
     int fd;
     hello_init(&m);
     m.secret = secret;
-    return address_connect(d->socket, &fd) == 0 && child_request(fd, &m, &reply) ? fd : -1;
+    if (address_connect(d->socket, DEADLINE_NS, &fd) < 0)
+        return -1;
+    return child_request(fd, &m, &reply) ? fd : -1;
 }
 
 uint64_t child_publisher(int fd, const char *topic) {

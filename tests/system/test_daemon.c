@@ -67,6 +67,37 @@ static void other_versions_are_told_so_in_both_directions(void **state) {
     expect_refusal(d, &m, SHMPS_E_INVALID, "another");
 }
 
+/* Whoever only pings and stops may be of another layout; he gets nothing else. */
+static void an_admin_may_be_of_another_layout(void **state) {
+    struct daemon *d = *state;
+    struct wire_hello m;
+    struct wire_open_publisher open;
+    struct wire_reply reply;
+    for (int round = 0; round < 2; round++) {
+        int fd = control_connect(d);
+        hello_init(&m);
+        m.flags = WIRE_HELLO_ADMIN;
+        m.fingerprint ^= (uint64_t)round;
+        assert_int_equal(control_request(fd, &m, &reply, NULL), 0); /* no descriptor */
+        assert_string_equal(reply.u.hello.instance, d->instance);
+        assert_int_equal(control_ping(fd), 0);
+        publisher_init(&open, "t");
+        assert_int_equal(control_request(fd, &open, &reply, NULL), SHMPS_E_PROTOCOL);
+        assert_true(control_is_closed(fd));
+        close(fd);
+        fd = control_connect(d);
+        hello_init(&m);
+        m.flags = WIRE_HELLO_ADMIN;
+        assert_int_equal(control_request(fd, &m, &reply, NULL), 0);
+        struct wire_drained drained; /* has no answer */
+        wire_init(&drained, WIRE_DRAINED, 9);
+        control_send(fd, &drained, sizeof(drained));
+        assert_true(control_is_closed(fd));
+        close(fd);
+    }
+    assert_int_equal(segments_left(d), 2);
+}
+
 static void a_later_version_may_say_a_longer_hello(void **state) {
     const struct daemon *d = *state;
     struct { struct wire_hello m; uint64_t more[4]; } longer = { .more = { 1, 2, 3, 4 } };
@@ -469,6 +500,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(hello_is_answered_with_the_directory),
         TEST(other_versions_are_told_so_in_both_directions),
+        TEST(an_admin_may_be_of_another_layout),
         TEST(a_later_version_may_say_a_longer_hello),
         TEST(malformed_messages_end_their_session_only),
         TEST(random_messages_end_their_session_only),

@@ -143,6 +143,43 @@ static void test_bad_options(void **state) {
     shmps_close(bus);
 }
 
+/* It is for asking and ending only. */
+static void test_an_admin_opens_nothing(void **state) {
+    (void)state;
+    struct shmps_connect_options o = SHMPS_CONNECT_OPTIONS_INIT;
+    struct shmps *bus = NULL;
+    struct shmps_publisher *pub = NULL;
+    struct shmps_subscriber *sub = NULL;
+    for (int i = 0; i < 4; i++) {
+        o.admin = i == 0 ? 2 : i == 1 ? -1 : 1;
+        o.observe = i == 2;
+        o.reserved0 = i == 3;
+        assert_result(shmps_connect(&bus, &o), SHMPS_E_INVALID);
+        assert_told();
+    }
+    o.reserved0 = 0;
+    assert_ok(shmps_connect(&bus, &o));
+    assert_string_equal(shmps_instance(bus), test_instance());
+    assert_result(shmps_publisher_open(bus, "t", NULL, &pub), SHMPS_E_STATE);
+    assert_told();
+    for (int delivery = SHMPS_LOSSY; delivery <= SHMPS_OBSERVE; delivery++) {
+        struct shmps_subscriber_options s = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+        s.delivery = delivery;
+        assert_result(shmps_subscriber_open(bus, "t", &s, &sub), SHMPS_E_STATE);
+        assert_told();
+    }
+    assert_result(shmps_dispatch(bus, 0), SHMPS_EMPTY);
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    daemon_kill();
+    assert_int_equal(shmps_daemon_alive(bus), 0);
+    daemon_start();
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    shmps_close(bus);
+    setenv("SHMPS_AUTOSTART", "1", 1);
+    daemon_stop();
+    assert_result(shmps_connect(&bus, &o), SHMPS_E_NO_DAEMON); /* it starts none */
+}
+
 /* An older program's options are shorter: what it does not know has its default. So are its
  * statistics. */
 static void test_shorter_options(void **state) {
@@ -432,6 +469,7 @@ int main(void) {
         WITH_DAEMON(test_bad_names),
         WITH_DAEMON(test_filters_and_dollar_topics),
         WITH_DAEMON(test_bad_options),
+        WITH_DAEMON(test_an_admin_opens_nothing),
         WITH_DAEMON(test_shorter_options),
         WITH_DAEMON(test_a_broken_ring_keeps_nobody_out),
         WITH_DAEMON(test_handles_after_fork),

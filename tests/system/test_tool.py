@@ -92,7 +92,6 @@ def wrong_command_lines_are_usage_errors():
         (["sub", "a", "--latest", "--reliable"], "only one of"),
         (["sub", "a", "--json", "--raw"], "--json"),
         (["--instance", "no good", "ls"], "no good"),
-        (["--instance", "/a/socket", "ls"], "/a/socket"),
         (["--instance", "no good", "pub", "a", "b"], "no good"),
     ]
     with own_bus() as bus:
@@ -294,12 +293,12 @@ def sub_flushes_each_message():
 
 def timeouts_have_their_exit_code():
     with own_bus() as bus:
-        got = bus.run("sub", "a", "-W", "0.05", status=TIMED_OUT)
+        got = bus.run("sub", "a", "-W", "1", status=TIMED_OUT)
         assert got.stdout == b"" and got.stderr == b"subscribed\n", got
         bus.run("sub", "a", "-C", "1", "-W", "0.05", status=TIMED_OUT)
-        got = bus.run("pub", "a", "b", "--wait-subs", "1", "-W", "0.05", status=TIMED_OUT)
+        got = bus.run("pub", "a", "b", "--wait-subs", "1", "-W", "1", status=TIMED_OUT)
         assert b"subscribers" in got.stderr
-        pub = bus.start("pub", "a", "-l", "-W", "0.05")  # its stdin stays open
+        pub = bus.start("pub", "a", "-l", "-W", "1")  # its stdin stays open
         assert b"stdin" in pub.stderr.readline()
         assert pub.wait(timeout=TIMEOUT_S) == TIMED_OUT
 

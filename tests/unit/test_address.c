@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#define DEADLINE_NS INT64_C(20000000000)
+
 /* A directory of this test's own, and the environment that leads there. */
 struct place {
     char directory[64];
@@ -181,7 +183,7 @@ static void who_connects_reaches_who_listens(void **state) {
         assert_int_equal(accept4(listener, NULL, NULL, SOCK_CLOEXEC), -1);
         assert_int_equal(errno, EAGAIN);
 
-        assert_int_equal(address_connect(path, &client), 0);
+        assert_int_equal(address_connect(path, DEADLINE_NS, &client), 0);
         assert_int_equal(fcntl(client, F_GETFD), FD_CLOEXEC);
         assert_true((fcntl(client, F_GETFL) & O_NONBLOCK) == 0);
         int server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -194,7 +196,8 @@ static void who_connects_reaches_who_listens(void **state) {
         close(server);
         close(client);
         close(listener);
-        assert_int_equal(address_connect(path, &client), SHMPS_E_NO_DAEMON); /* it ended */
+        r = address_connect(path, DEADLINE_NS, &client); /* it ended */
+        assert_int_equal(r, SHMPS_E_NO_DAEMON);
         /* The next round replaces the dead file. */
     }
     assert_int_equal(unlink(path), 0);
@@ -203,14 +206,24 @@ static void who_connects_reaches_who_listens(void **state) {
 static void nobody_there_is_no_daemon(void **state) {
     struct place *p = *state;
     int fd = 77;
-    assert_int_equal(address_connect(in(p, "a.sock"), &fd), SHMPS_E_NO_DAEMON);
-    assert_int_equal(address_connect(in(p, "shmps/a.sock"), &fd), SHMPS_E_NO_DAEMON);
+    const struct {
+        const char *path, *command;
+    } cases[] = {
+        { strdupa(in(p, "a.sock")), "start one: pubsubd --socket /" },
+        { strdupa(in(p, "shmps/a.sock")), "start one: pubsubd --instance a" },
+        { "/run/pubsubd/test-none.sock", "start one: pubsubd --system --instance test-none" },
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        int r = address_connect(cases[i].path, DEADLINE_NS, &fd);
+        assert_int_equal(r, SHMPS_E_NO_DAEMON);
+        assert_non_null(strstr(shmps_error_detail(), cases[i].command));
+    }
     assert_int_equal(fd, 77);
     char longer[300];
     memset(longer, 'x', sizeof(longer) - 1);
     longer[sizeof(longer) - 1] = '\0';
-    assert_int_equal(address_connect(longer, &fd), SHMPS_E_INVALID);
-    assert_int_equal(address_connect("", &fd), SHMPS_E_INVALID);
+    assert_int_equal(address_connect(longer, DEADLINE_NS, &fd), SHMPS_E_INVALID);
+    assert_int_equal(address_connect("", DEADLINE_NS, &fd), SHMPS_E_INVALID);
     assert_int_equal(address_listen(longer, false, &fd), SHMPS_E_INVALID);
     assert_int_equal(address_listen("", false, &fd), SHMPS_E_INVALID);
     assert_int_equal(address_listen(in(p, "shmps/a.sock"), false, &fd), SHMPS_E_SYSTEM);
@@ -227,11 +240,33 @@ static void only_dead_sockets_are_replaced(void **state) {
 
     assert_int_equal(address_listen(in(p, "a.sock"), false, &listener), 0);
     assert_int_equal(address_listen(in(p, "a.sock"), false, &second), SHMPS_E_BUSY);
-    assert_int_equal(address_connect(in(p, "a.sock"), &client), 0); /* the first one lives */
+    const char *path = in(p, "a.sock");
+    assert_int_equal(address_connect(path, DEADLINE_NS, &client), 0); /* the first one lives */
     close(client);
     close(listener);
     assert_int_equal(address_listen(in(p, "a.sock"), false, &second), 0);
     close(second);
+}
+
+/* As one that is stopped, while many try. */
+static void a_listener_that_does_not_accept_is_not_waited_for(void **state) {
+    struct place *p = *state;
+    const char *path = in(p, "a.sock");
+    int listener = -1, client = -1, clients[256], n = 0;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    assert_true(strlen(path) < sizeof(address.sun_path));
+    memcpy(address.sun_path, path, strlen(path));
+    assert_int_equal(address_listen(path, false, &listener), 0);
+    for (bool full = false; !full && n < 256; n++) {
+        clients[n] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        full = connect(clients[n], (struct sockaddr *)&address, sizeof(address)) < 0;
+    }
+    assert_int_equal(errno, EAGAIN);
+    assert_int_equal(address_connect(path, 1000000, &client), SHMPS_E_NO_DAEMON);
+    assert_non_null(strstr(shmps_error_detail(), "has not accepted in 1 ms; is it stopped?"));
+    while (n > 0)
+        close(clients[--n]);
+    close(listener);
 }
 
 static void listen_as_somebody_else(void *argument, struct report *report) {
@@ -245,7 +280,7 @@ static void connect_to_inherited(void *argument, struct report *report) {
     const struct place *p = argument;
     int client = -1;
     report->values[0] = setgid(12345) == 0 && setuid(12345) == 0;
-    report->values[1] = address_connect(in(p, "a.sock"), &client);
+    report->values[1] = address_connect(in(p, "a.sock"), DEADLINE_NS, &client);
     report->values[2] = client;
 }
 
@@ -282,6 +317,7 @@ int main(void) {
         CASE(who_connects_reaches_who_listens),
         CASE(nobody_there_is_no_daemon),
         CASE(only_dead_sockets_are_replaced),
+        CASE(a_listener_that_does_not_accept_is_not_waited_for),
         CASE(a_listener_of_somebody_else_is_refused),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
