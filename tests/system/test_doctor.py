@@ -145,7 +145,7 @@ def limits_of_the_process():
         for check, which, to, mend in (
             ("limit.nofile", resource.RLIMIT_NOFILE, 200, "ulimit -n"),
             ("limit.fsize", resource.RLIMIT_FSIZE, 1 << 20, "ulimit -f"),
-            ("limit.as", resource.RLIMIT_AS, 1 << 30, "ulimit -v"),
+            ("limit.as", resource.RLIMIT_AS, 1 << 46, "ulimit -v"),
         ):
             found = findings(bus, preexec_fn=lower(which, to))
             is_found(found, check, "WARN", f": {to}, at most {to}", mend)
