@@ -20,7 +20,7 @@
 
 #define SHARED_MEMORY "/dev/shm"
 #define SPACE_LEAST (UINT64_C(64) << 20)
-#define FREE_LEAST (UINT64_C(8) << 20) /* a directory and a ring */
+#define FREE_LEAST (UINT64_C(1) << 20) /* a ring of a publisher that gives no size: 528 KiB */
 #define FILES_LEAST 100
 #define SYSTEM_UID_MAX 999 /* logind spares users up to it, and root */
 
