@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -119,6 +120,7 @@ int test_setup(void **state) {
     if (mkdtemp(test.folder) == NULL)
         return -1;
     setenv("XDG_RUNTIME_DIR", test.folder, 1);
+    setenv("XDG_CONFIG_HOME", test.folder, 1);
     setenv("SHMPS_INSTANCE", test.instance, 1);
     setenv("SHMPS_AUTOSTART", "0", 1);
     test.descriptors = count_descriptors();
@@ -196,6 +198,17 @@ int test_teardown(void **state) {
 }
 
 /* ---- the daemon */
+
+void daemon_configure(const char *text) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/shmps", test.folder);
+    assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
+    snprintf(path, sizeof(path), "%s/shmps/pubsubd.conf", test.folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
 
 void daemon_start(void) {
     const char *program = getenv("SHMPS_PUBSUBD");

@@ -48,6 +48,8 @@ uint64_t draw(uint64_t *state, uint64_t below);
 
 /* ---- the daemon */
 
+/* What pubsubd.conf says when it is started the next time. */
+void daemon_configure(const char *text);
 /* Start pubsubd and wait until it says that it is ready. */
 void daemon_start(void);
 /* SIGKILL, and wait for its end. */

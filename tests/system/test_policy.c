@@ -1,0 +1,264 @@
+/* What the configuration says of a topic, and what comes of it: history that outlives its
+ * publishers, and the end of patience. */
+#include "../harness.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+static void start_with(const char *configuration) {
+    daemon_configure(configuration);
+    daemon_start();
+}
+
+static void publish(struct shmps_publisher *pub, uint32_t who, uint64_t first, uint64_t n) {
+    for (uint64_t i = first; i < first + n; i++)
+        assert_ok(message_publish(pub, who, i, MESSAGE_BYTES_MIN, 0));
+}
+
+/* One that comes, publishes and goes. */
+static void visit(struct shmps *bus, const char *topic, uint32_t who, uint64_t n) {
+    struct shmps_publisher *pub = publisher_on(bus, topic, 0, 64);
+    publish(pub, who, 0, n);
+    shmps_publisher_close(pub);
+}
+
+static struct shmps_subscriber *subscribe(struct shmps *bus, const char *filter, int delivery,
+                                          uint32_t history) {
+    struct shmps_subscriber_options o = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    struct shmps_subscriber *sub;
+    o.delivery = delivery;
+    o.history = history;
+    assert_ok(shmps_subscriber_open(bus, filter, &o, &sub));
+    return sub;
+}
+
+static void expect(struct shmps_subscriber *sub, uint32_t who, uint64_t first, uint64_t n,
+                   bool history) {
+    struct shmps_sample s;
+    for (uint64_t i = first; i < first + n; i++) {
+        assert_ok(shmps_take(sub, &s, 0));
+        assert_true(sample_is(&s, who, i));
+        assert_int_equal(s.lost, 0);
+        assert_int_equal((s.flags & SHMPS_SAMPLE_HISTORY) != 0, history);
+        assert_ok(shmps_release(sub, &s));
+    }
+}
+
+static void expect_nothing(struct shmps_subscriber *sub) {
+    struct shmps_sample s;
+    assert_result(shmps_take(sub, &s, 0), SHMPS_EMPTY);
+}
+
+/* ---- history */
+
+static void test_the_newest_outlive_their_publishers(void **state) {
+    (void)state;
+    start_with("topic \"a/+\" { history = 5 }");
+    struct shmps *bus = connected();
+    visit(bus, "a/b", 1, 10);
+    assert_int_equal(count_segments("r"), 1);
+    struct shmps_subscriber *sub = subscribe(bus, "a/b", SHMPS_LOSSY, 0);
+    expect(sub, 1, 5, 5, true);
+    expect_nothing(sub);
+    visit(bus, "a/b", 2, 3);
+    expect(sub, 2, 0, 3, false);
+    expect_nothing(sub);
+    struct shmps_subscriber *late = subscribe(bus, "a/#", SHMPS_RELIABLE, 0);
+    expect(late, 1, 8, 2, true); /* of both, by time */
+    expect(late, 2, 0, 3, true);
+    expect_nothing(late);
+    struct shmps_subscriber *few = subscribe(bus, "a/b", SHMPS_LOSSY, 2);
+    expect(few, 1, 8, 2, true); /* at least as many as the topic keeps for all */
+    expect(few, 2, 0, 3, true);
+    struct shmps_subscriber *none = subscribe(bus, "a/b", SHMPS_LOSSY, SHMPS_HISTORY_NONE);
+    expect_nothing(none);
+    visit(bus, "a/b", 3, 5);
+    expect(none, 3, 0, 5, false);
+    expect(few, 3, 0, 5, false);
+    expect(late, 3, 0, 5, false);
+    expect(sub, 3, 0, 5, false);
+    expect_nothing(sub);
+    expect_nothing(late);
+    expect_nothing(few);
+    expect_nothing(none);
+    assert_int_equal(shmps_daemon_alive(bus), 1); /* it has seen the hints before this */
+    assert_int_equal(count_segments("r"), 1); /* read by all, and no longer among the newest */
+    struct shmps_subscriber *last = subscribe(bus, "a/b", SHMPS_LATEST, 0);
+    expect(last, 3, 4, 1, true);
+    expect_nothing(last);
+    visit(bus, "b", 1, 3); /* of another topic nothing is kept */
+    assert_int_equal(count_segments("r"), 1);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+/* As MQTT's retained message: the last value, across publishers and restarts of the daemon. */
+static void test_the_last_value_is_retained(void **state) {
+    (void)state;
+    start_with("topic \"state/#\" { history = 1 }");
+    struct shmps *bus = connected();
+    for (uint32_t k = 1; k <= 12; k++) {
+        visit(bus, "state/door", k, 1 + k % 3);
+        struct shmps_subscriber *sub = subscribe(bus, "state/+", SHMPS_LOSSY, 0);
+        expect(sub, k, k % 3, 1, true);
+        expect_nothing(sub);
+        shmps_subscriber_close(sub);
+        assert_int_equal(count_segments("r"), 1);
+        if (k % 4 == 0) {
+            daemon_kill();
+            daemon_start();
+        }
+    }
+    shmps_close(bus);
+    bus = connected();
+    struct shmps_subscriber *sub = subscribe(bus, "state/door", SHMPS_LATEST, 0);
+    expect(sub, 12, 0, 1, true);
+    struct shmps_publisher *pub = publisher_on(bus, "state/door", 0, 64);
+    publish(pub, 13, 0, 1); /* one that stays: its own is newer */
+    expect(sub, 13, 0, 1, false);
+    struct shmps_subscriber *late = subscribe(bus, "state/#", SHMPS_LOSSY, 0);
+    expect(late, 13, 0, 1, true);
+    expect_nothing(late);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+static void test_a_ring_is_deep_enough_for_the_history(void **state) {
+    (void)state;
+    start_with("topic deep { history = 300 }");
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "deep", 4, 64);
+    for (uint64_t i = 0; i < 2000; i++) {
+        publish(pub, 1, i, 1);
+        if (i % 97 != 0 || i < 300)
+            continue;
+        struct shmps_subscriber *sub = subscribe(bus, "deep", SHMPS_LOSSY, 0);
+        expect(sub, 1, i - 299, 300, true);
+        expect_nothing(sub);
+        shmps_subscriber_close(sub);
+    }
+    shmps_close(bus);
+    daemon_stop();
+}
+
+static void test_less_history_is_given_back(void **state) {
+    (void)state;
+    start_with("topic a { history = 5 }");
+    struct shmps *bus = connected();
+    visit(bus, "a", 1, 3);
+    assert_int_equal(count_segments("r"), 1);
+    daemon_configure("");
+    kill(daemon_pid(), SIGHUP);
+    while (count_segments("r") > 0)
+        assert_int_equal(shmps_daemon_alive(bus), 1);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+/* ---- patience */
+
+static uint64_t evictions_of(struct shmps_subscriber *sub) {
+    struct shmps_subscriber_stats stats = { .size = sizeof stats };
+    assert_ok(shmps_subscriber_stats(sub, &stats));
+    return stats.evictions;
+}
+
+static void test_patience_ends(void **state) {
+    (void)state;
+    static const bool dead[] = { false, true };
+    for (int k = 0; k < 2; k++) {
+        start_with("topic t { patience = 50ms }");
+        struct shmps *bus = connected();
+        struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+        struct shmps_subscriber *quick = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+        struct shmps_publisher *pub = publisher_on(bus, "t", 16, 64);
+        struct shmps_sample s;
+        if (dead[k])
+            daemon_kill();
+        publish(pub, 1, 0, 16);
+        expect(quick, 1, 0, 16, false);
+        assert_result(message_publish(pub, 1, 16, MESSAGE_BYTES_MIN, 0), SHMPS_FULL);
+        assert_int_equal(evictions_of(stuck), 0);
+        assert_ok(message_publish(pub, 1, 16, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
+        publish(pub, 1, 17, 10);
+        expect(quick, 1, 16, 11, false); /* nobody else notices */
+        assert_int_equal(evictions_of(quick), 0);
+        assert_ok(shmps_take(stuck, &s, 0));
+        assert_true(s.flags & SHMPS_SAMPLE_EVICTED);
+        assert_true(s.lost >= 11 && s.lost <= 16);
+        uint64_t next = s.lost;
+        assert_true(sample_is(&s, 1, next++));
+        assert_ok(shmps_release(stuck, &s));
+        expect(stuck, 1, next, 27 - next, false); /* and it goes on */
+        expect_nothing(stuck);
+        assert_int_equal(evictions_of(stuck), 1);
+        for (uint64_t i = 27; i < 100; i++) { /* as a lossy one: nobody waits for it */
+            publish(pub, 1, i, 1);
+            expect(quick, 1, i, 1, false);
+        }
+        assert_ok(shmps_take(stuck, &s, 0));
+        assert_false(s.flags & SHMPS_SAMPLE_EVICTED);
+        assert_true(s.lost > 0 && sample_is(&s, 1, 27 + s.lost));
+        struct shmps_publisher_stats stats = { .size = sizeof stats };
+        assert_ok(shmps_publisher_stats(pub, &stats));
+        assert_int_equal(stats.evictions, 1);
+        if (dead[k])
+            daemon_start();
+        shmps_subscriber_close(stuck);
+        stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0); /* opened anew, it is reliable again */
+        publish(pub, 1, 100, 16);
+        expect(quick, 1, 100, 16, false);
+        assert_result(message_publish(pub, 1, 116, MESSAGE_BYTES_MIN, 0), SHMPS_FULL);
+        expect(stuck, 1, 100, 16, false);
+        shmps_close(bus);
+        daemon_stop();
+    }
+}
+
+/* What an evicted subscriber holds stays as it was. */
+static void test_held_by_the_evicted(void **state) {
+    (void)state;
+    start_with("topic t { patience = 20ms }");
+    struct shmps *bus = connected();
+    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 5000);
+    struct shmps_sample held[3];
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_ok(message_publish(pub, 1, i, 5000, 0));
+        assert_ok(shmps_take(stuck, &held[i], 0));
+    }
+    for (uint64_t i = 3; i < 200; i++)
+        assert_ok(message_publish(pub, 1, i, 5000, SHMPS_FOREVER));
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_true(sample_is(&held[i], 1, i));
+        assert_ok(shmps_release(stuck, &held[i]));
+    }
+    shmps_close(bus);
+    daemon_stop();
+}
+
+static void test_without_patience_nobody_is_evicted(void **state) {
+    (void)state;
+    start_with("topic t { patience = never }");
+    struct shmps *bus = connected();
+    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 64);
+    publish(pub, 1, 0, 4);
+    assert_result(message_publish(pub, 1, 4, MESSAGE_BYTES_MIN, 100000000), SHMPS_FULL);
+    expect(stuck, 1, 0, 4, false);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITHOUT_DAEMON(test_the_newest_outlive_their_publishers),
+        WITHOUT_DAEMON(test_the_last_value_is_retained),
+        WITHOUT_DAEMON(test_a_ring_is_deep_enough_for_the_history),
+        WITHOUT_DAEMON(test_less_history_is_given_back),
+        WITHOUT_DAEMON(test_patience_ends),
+        WITHOUT_DAEMON(test_held_by_the_evicted),
+        WITHOUT_DAEMON(test_without_patience_nobody_is_evicted),
+    };
+    return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
+}
