@@ -156,8 +156,8 @@ int shmps_publisher_open(struct shmps *bus, const char *topic,
                          struct shmps_publisher **ret);
 
 /* Close it; an open loan is discarded. Subscribers still receive all that was published, unless
- * more than 4 rings of publishers that have gone wait in the topic: then the oldest goes. NULL is
- * allowed. */
+ * the rings of more than 4 publishers that have gone wait in the topic: then the oldest goes, and
+ * who had not seen it is told what was lost with it. NULL is allowed. */
 void shmps_publisher_close(struct shmps_publisher *pub);
 
 /* Copy a message into the ring and publish it. data may be NULL if bytes is 0. `tag` is the user's
