@@ -96,7 +96,7 @@ static void without_the_variable_it_is_elsewhere(void **state) {
         assert_int_equal(address_of_instance("a", false, false, path), 0);
         assert_string_equal(path, expected);
     }
-    assert_int_equal(address_of_instance("a", true, true, path), 0);
+    assert_int_equal(address_of_instance("a", true, false, path), 0);
     assert_string_equal(path, "/run/pubsubd/a.sock");
 }
 
