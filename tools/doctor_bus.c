@@ -5,7 +5,7 @@
 #include "tool.h"
 #include "view.h"
 
-#include "base/lock.h"
+#include "base/instance.h"
 #include "base/scope.h"
 
 #include <dirent.h>
@@ -83,7 +83,7 @@ static void check_daemon_process(struct doctor *doctor, int pid) {
                 "%s", program);
 }
 
-/* It holds the lock: does it answer? */
+/* It holds the lock, or says that it runs: does it answer? `instance`: its name or path. */
 static void check_hello(struct doctor *doctor, const char *instance, int holder) {
     struct shmps_connect_options options = SHMPS_CONNECT_OPTIONS_INIT;
     struct shmps *bus = NULL;
@@ -178,6 +178,8 @@ static void check_socket_directories(struct doctor *doctor) {
     char path[PATH_MAX];
     for (size_t i = 0; leftovers_socket_directory(i, path); i++) {
         struct stat s;
+        if (strcmp(path, SYSTEM_DIRECTORY) == 0)
+            continue; /* it is for all */
         struct command mend = command("chmod 0700 %s", path);
         struct remedy remedy = { "it is not trusted: nobody connects there", mend.text };
         if (lstat(path, &s) < 0)
@@ -279,26 +281,25 @@ static void check_errors(struct doctor *doctor, const struct view *view) {
 
 /* ---- directory and versions */
 
-static void check_directory(struct doctor *doctor, const struct leftovers *found) {
-    struct view view;
-    int r = view_open(&view, found->instance);
+/* `r`: as view_open() returned it, with its detail. */
+static void check_directory(struct doctor *doctor, const char *name, const struct view *view,
+                            int r) {
     if (r == SHMPS_E_NO_DAEMON)
         return;
     if (r < 0) {
         struct command mend = r == SHMPS_E_PERMISSION
                                   ? command("see bus.files")
                                   : command("end its programs, and shmps gc --force --instance %s",
-                                            found->instance);
+                                            name);
         finding(doctor, VERDICT_FAIL, r == SHMPS_E_VERSION ? "bus.version" : "bus.directory",
                 (struct remedy){ shmps_error_detail(), mend.text },
-                "the directory of instance '%s' cannot be used", found->instance);
+                "the directory of instance '%s' cannot be used", name);
         return;
     }
     finding_ok(doctor, "bus.version", "the directory has layout %u of this build",
-               view.directory.header->identity.version);
-    check_topics(doctor, &view);
-    check_errors(doctor, &view);
-    view_close(&view);
+               view->directory.header->identity.version);
+    check_topics(doctor, view);
+    check_errors(doctor, view);
 }
 
 /* ---- what is left over, of all instances */
@@ -328,22 +329,47 @@ static void check_leftovers(struct doctor *doctor) {
     free(names);
 }
 
+/* Its name: as given, or as the one tells to whose socket a path leads. */
+static int find_name(const char *instance, char ret[INSTANCE_BYTES]) {
+    struct view view;
+    if (view_choose_instance(instance, ret) == 0)
+        return 0;
+    int r = view_open(&view, instance);
+    if (r < 0)
+        return r;
+    memcpy(ret, view.instance, INSTANCE_BYTES);
+    view_close(&view);
+    return 0;
+}
+
+static void check_instance(struct doctor *doctor, const char *instance, const char *name) {
+    struct leftovers found;
+    struct view view;
+    leftovers_find(&found, name, false, false);
+    int r = view_open(&view, instance);
+    if (r == 0 && view.uid != geteuid()) /* the system's */
+        check_hello(doctor, view.instance, view.daemon_pid);
+    else
+        check_daemon(doctor, &found);
+    if (r < 0)
+        r = view_open(&view, instance); /* for its detail */
+    check_directory(doctor, name, &view, r);
+    check_files(doctor, &found);
+    if (r == 0)
+        view_close(&view);
+    leftovers_free(&found);
+}
+
 void doctor_bus(struct doctor *doctor, const char *instance) {
     char name[INSTANCE_BYTES];
     finding_ok(doctor, "version", "shmps %s, layout %u, fingerprint %016" PRIx64, SHMPS_VERSION,
                LAYOUT_VERSION, layout_fingerprint());
     check_socket_directories(doctor);
-    if (view_choose_instance(instance, name) < 0) {
+    if (find_name(instance, name) < 0)
         finding(doctor, VERDICT_FAIL, "bus.instance",
                 (struct remedy){ shmps_error_detail(), "give --instance NAME" },
                 "which bus is meant is not known");
-    } else {
-        struct leftovers found;
-        leftovers_find(&found, name, false, false);
-        check_daemon(doctor, &found);
-        check_files(doctor, &found);
-        check_directory(doctor, &found);
-        leftovers_free(&found);
-    }
+    else
+        check_instance(doctor, instance, name);
     check_leftovers(doctor);
 }

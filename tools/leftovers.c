@@ -3,6 +3,7 @@
 #include "tool.h"
 #include "view.h"
 
+#include "base/instance.h"
 #include "base/lock.h"
 #include "base/scope.h"
 
@@ -96,9 +97,11 @@ bool leftovers_socket_directory(size_t i, char ret[PATH_MAX]) {
         snprintf(ret, PATH_MAX, "%s/shmps", runtime && runtime[0] == '/' ? runtime : "/nowhere");
     else if (i == 1)
         snprintf(ret, PATH_MAX, "/run/user/%u/shmps", uid);
-    else
+    else if (i == 2)
         snprintf(ret, PATH_MAX, "/tmp/shmps-%u", uid);
-    return i < 3;
+    else
+        snprintf(ret, PATH_MAX, SYSTEM_DIRECTORY);
+    return i < 4;
 }
 
 /* ---- the list of instances */
@@ -186,6 +189,8 @@ static void add_file(struct leftovers *found, const char *directory, const char 
     int length = snprintf(new.path, sizeof(new.path), "%s/%s", directory, file);
     if (length < 0 || (size_t)length >= sizeof(new.path) || lstat(new.path, &s) < 0)
         return; /* gone just now */
+    if (kind == LEFTOVER_SOCKET && s.st_uid != geteuid())
+        return; /* the system's sockets may be others' */
     new.device = s.st_dev;
     new.inode = s.st_ino;
     new.uid = s.st_uid;
@@ -339,7 +344,7 @@ static void read_records(const struct directory *d, struct mentioned *ret) {
 
 static void read_directory(struct leftovers *found, struct mentioned *ret) {
     struct view view;
-    int r = view_open(&view, found->instance);
+    int r = view_open_own(&view, found->instance);
     if (r == 0) {
         read_records(&view.directory, ret);
         view_close(&view);

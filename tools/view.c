@@ -118,25 +118,42 @@ static void on_truncated(int signal_number) {
     _exit(EXIT_ERROR);
 }
 
-int view_open(struct view *ret, const char *instance) {
-    struct view view = { 0 };
+static int map_directory(struct view *view, int fd) {
     struct segment_ref ref;
-    _cleanup_close_ int fd = -1;
-    int r = open_directory(&view, instance, &fd);
-    if (r < 0)
-        return r;
     signal(SIGBUS, on_truncated);
-    segment_ref_directory(&ref, view.uid, view.instance);
-    r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &view.map);
+    segment_ref_directory(&ref, view->uid, view->instance);
+    int r = segment_map(fd, SEGMENT_READ, sizeof(struct directory_header), &view->map);
     if (r == 0)
-        r = directory_attach(&view.directory, view.map.base, view.map.bytes);
+        r = directory_attach(&view->directory, view->map.base, view->map.bytes);
     if (r < 0) {
-        segment_unmap(&view.map);
+        segment_unmap(&view->map);
         return error_context(r, "/dev/shm%s", ref.name);
     }
-    find_daemon(&view);
-    *ret = view;
+    find_daemon(view);
     return 0;
+}
+
+int view_open(struct view *ret, const char *instance) {
+    struct view view = { 0 };
+    _cleanup_close_ int fd = -1;
+    int r = open_directory(&view, instance, &fd);
+    if (r == 0)
+        r = map_directory(&view, fd);
+    if (r == 0)
+        *ret = view;
+    return r;
+}
+
+int view_open_own(struct view *ret, const char *name) {
+    struct view view = { .uid = geteuid() };
+    _cleanup_close_ int fd = -1;
+    int r = instance_open_of(view.uid, name, &fd);
+    snprintf(view.instance, sizeof(view.instance), "%s", name);
+    if (r == 0)
+        r = map_directory(&view, fd);
+    if (r == 0)
+        *ret = view;
+    return r;
 }
 
 void view_close(struct view *view) {

@@ -76,6 +76,9 @@ int view_choose_instance(const char *instance, char ret[INSTANCE_BYTES]);
 int view_open(struct view *ret, const char *instance);
 void view_close(struct view *view);
 
+/* The same of this user's instance `name` only. */
+int view_open_own(struct view *ret, const char *name);
+
 /* Whether the process that opened a ring or a subscription is there. */
 bool view_owner_alive(const struct owner_info *owner);
 

@@ -311,6 +311,9 @@ def a_file_of_another_user_with_our_name():
 
 def another_layout_and_a_name_that_is_none():
     with own_bus() as bus:
+        path = f"{bus.env['XDG_RUNTIME_DIR']}/shmps/{bus.instance}.sock"
+        found = findings(bus, env=dict(bus.env, SHMPS_INSTANCE=path))
+        is_found(found, "bus.daemon", "OK", bus.instance, str(bus.daemon.pid))
         bus.kill_daemon()
         with (SHM / f"shmps.{os.getuid()}.{bus.instance}.dir").open("r+b") as directory:
             directory.seek(8)
