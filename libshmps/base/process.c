@@ -3,9 +3,12 @@
 #include "base/scope.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 /* The beginning of a file of /proc as a string. False if it cannot be read. */
 static bool read_file(const char *path, char *ret, size_t room) {
@@ -28,6 +31,7 @@ static bool read_file(const char *path, char *ret, size_t room) {
 uint64_t process_start_time(pid_t pid) {
     char path[64], stat[1024], state;
     unsigned long long start;
+    long threads;
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     if (!read_file(path, stat, sizeof(stat))) {
@@ -40,13 +44,28 @@ uint64_t process_start_time(pid_t pid) {
         return 0;
     }
     int found = sscanf(rest + 1,
-                       " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                       " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld "
                        "%*s %llu",
-                       &state, &start);
-    if (found != 2 || state == 'Z' || state == 'X' || state == 'x') {
-        return 0;
+                       &state, &threads, &start);
+    bool ended = state == 'X' || state == 'x' || (state == 'Z' && threads <= 1);
+    return found != 3 || ended ? 0 : start;
+}
+
+bool process_has_ended(pid_t pid, uint64_t start_time) {
+    if (pid <= 0 || start_time == 0) {
+        return false; /* it was not known who it is */
     }
-    return start;
+    if (kill(pid, 0) < 0 && errno == ESRCH) {
+        return true;
+    }
+    uint64_t now = process_start_time(pid);
+    if (now != 0) {
+        return now != start_time;
+    }
+    /* Not to be seen in /proc: hidden, or ended and not yet reaped. */
+    _cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = { .fd = pidfd, .events = POLLIN };
+    return pidfd >= 0 ? poll(&p, 1, 0) > 0 : errno == ESRCH;
 }
 
 void process_command(pid_t pid, char ret[COMMAND_BYTES]) {

@@ -237,6 +237,7 @@ struct shmps_publisher {
     atomic_u32 lost;            /* pubsubd no longer knows it: set by whoever reconnects */
     size_t loan_bytes;
     uint64_t stalled_ns;        /* there has been no room since; 0: there was at the last look */
+    uint64_t dead_looked_ns;    /* when it was last looked for dead readers */
     uint64_t evictions;
 
     bool explicit_size;

@@ -1,5 +1,7 @@
 #include "client/client.h"
 
+#include <unistd.h>
+
 #define SPIN_NS UINT64_C(20000) /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
 #define LOOKS_PER_CLOCK 16      /* looks at the needs between two looks at the clock */
 #define AWAY_MAX 32             /* pauses between two looks */
@@ -59,24 +61,75 @@ static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uin
 
 /* ---- patience (DESIGN 4): works without pubsubd, by what the directory says */
 
-/* Those who have not come as far as is wanted. */
-static void evict_laggards(struct shmps_publisher *pub) {
+/* Who has the seat of this bit? */
+static bool find_owner(const struct shmps_publisher *pub, uint16_t bit, struct owner_info *ret) {
+    const struct directory *d = &pub->bus->directory;
+    struct topic_info topic;
+    struct subscription_info s;
+    if (!directory_topic(d, pub->topic, &topic, NULL))
+        return false;
+    uint32_t page = topic.first_page;
+    for (uint32_t ordinal = 0; page < d->geometry.pages; ordinal++) {
+        if (ordinal == bit / 64u) {
+            /* SYNC page.cells: acquire pairs with pubsubd's release store. */
+            uint64_t cell = atomic_load_acquire(&d->pages[page].cells[bit % 64u]);
+            if (cell == 0 || !directory_subscription(d, cell_subscription(cell), &s, NULL))
+                return false;
+            *ret = s.owner;
+            return s.live;
+        }
+        /* SYNC page.next: pairs with the release when a page is linked */
+        page = ordinal < TOPIC_PAGES_MAX ? atomic_load_acquire(&d->pages[page].next) : NO_INDEX;
+    }
+    return false;
+}
+
+/* Pids in the directory are as pubsubd sees them: only who sees himself as pubsubd does can tell
+ * from one that its process has ended. */
+static bool sees_pids(const struct shmps_publisher *pub) {
+    struct ring_info info;
+    return directory_ring(&pub->bus->directory, pub->ring.g.record, &info) &&
+           info.serial == pub->serial && info.owner.pid == getpid() &&
+           info.owner.start_time == process_start_time(getpid());
+}
+
+static bool is_dead(const struct shmps_publisher *pub, uint16_t bit) {
+    struct owner_info owner;
+    return find_owner(pub, bit, &owner) && process_has_ended(owner.pid, owner.start_time);
+}
+
+/* Those who have not come as far as is wanted; or of these only the dead, whom pubsubd would have
+ * reaped if it were there. True: there were some. */
+static bool evict_laggards(struct shmps_publisher *pub, bool dead_only) {
     struct ring_publisher *ring = &pub->ring;
+    uint64_t before = pub->evictions;
     for (uint32_t i = 0; i < ring->n_readers; i++) {
         const struct ring_reader_ref *reader = &ring->readers[i];
         /* relaxed: a reader who stores more just now is late all the same */
         if (reader->reliable && !ring_is_evicted(ring, i) &&
-            atomic_load_relaxed(&reader->entry->need) < ring->wanted) {
+            atomic_load_relaxed(&reader->entry->need) < ring->wanted &&
+            (!dead_only || is_dead(pub, reader->bit))) {
             ring_evict(ring, i);
             pub->evictions++;
         }
     }
+    if (pub->evictions == before)
+        return false;
     /* SYNC ring.evicted / reader.pins: the bits before the next look at the pins; pairs with the
      * reader's compiler barrier, or fence, between its pin and its look at the bit. */
     if (ring->g.mode == RING_BARE)
         barrier_everyone();
     else
         fence_seq_cst();
+    return true;
+}
+
+/* Now and then while there is no room: a reader that is provably dead is evicted. */
+static bool evict_dead(struct shmps_publisher *pub, uint64_t now) {
+    if (now - pub->dead_looked_ns < SLEEP_BOUND_NS)
+        return false;
+    pub->dead_looked_ns = now;
+    return sees_pids(pub) && evict_laggards(pub, true);
 }
 
 /* There is no room: when will patience be over? NEVER if the topic has all the time. The first
@@ -84,7 +137,7 @@ static void evict_laggards(struct shmps_publisher *pub) {
 static uint64_t patience_end(struct shmps_publisher *pub, uint64_t now) {
     struct topic_info info;
     if (pub->stalled_ns == 0)
-        pub->stalled_ns = now;
+        pub->stalled_ns = pub->dead_looked_ns = now;
     if (!directory_topic(&pub->bus->directory, pub->topic, &info, NULL) || info.patience_ns == 0)
         return NEVER;
     uint64_t end;
@@ -122,10 +175,8 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
         }
         uint64_t now = now_ns();
         uint64_t patience = patience_end(pub, now);
-        if (now >= patience) {
-            evict_laggards(pub);
+        if (now >= patience ? evict_laggards(pub, false) : evict_dead(pub, now))
             continue;
-        }
         if (timeout_ns == 0)
             return SHMPS_FULL;
         if (deadline == 0)

@@ -3,8 +3,10 @@
  * by what no longer is. */
 #include "../harness.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define DEAD_KEPT 4 /* rings of the dead that pubsubd keeps for a topic */
 
@@ -159,6 +161,65 @@ static void test_a_connection_closed_without_pubsubd(void **state) {
     shmps_close(bus);
 }
 
+struct dead_reader {
+    bool threads; /* its main thread ends, another one lives on */
+};
+
+static void *sit(void *argument) {
+    (void)argument;
+    for (;;)
+        pause();
+    return NULL;
+}
+
+static void subscribe_and_sit(int socket, const void *argument, struct report *report) {
+    const struct dead_reader *dead = argument;
+    struct shmps *bus;
+    struct shmps_subscriber *sub;
+    struct shmps_subscriber_options o = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    pthread_t thread;
+    o.delivery = SHMPS_RELIABLE;
+    MUST_OK(report, shmps_connect(&bus, NULL));
+    MUST_OK(report, shmps_subscriber_open(bus, "t", &o, &sub));
+    if (dead->threads)
+        MUST_OK(report, pthread_create(&thread, NULL, sit, NULL));
+    role_say(socket, report);
+    if (dead->threads)
+        pthread_exit(NULL);
+    sit(NULL);
+}
+
+/* Without pubsubd, that would have reaped it. Who only has lost his main thread is not dead. */
+static void test_a_dead_subscriber_without_pubsubd(void **state) {
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        const struct dead_reader dead = { .threads = k == 1 };
+        struct shmps *bus = connected();
+        struct shmps_publisher *pub = publisher_on(bus, "t", 4, 64);
+        struct shmps_publisher_stats stats = { .size = sizeof stats };
+        struct child child;
+        child_start(&child, subscribe_and_sit, &dead);
+        child_hear(&child);
+        daemon_kill();
+        for (uint64_t i = 0; i < 4; i++)
+            assert_ok(message_publish(pub, 1, i, MESSAGE_BYTES_MIN, 0));
+        if (k == 0)
+            kill(child.pid, SIGKILL); /* not reaped: a zombie */
+        else
+            assert_result(message_publish(pub, 1, 4, MESSAGE_BYTES_MIN, 400000000), SHMPS_FULL);
+        if (k == 1)
+            child_kill(&child);
+        for (uint64_t i = 4; i < 40; i++)
+            assert_ok(message_publish(pub, 1, i, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
+        assert_ok(shmps_publisher_stats(pub, &stats));
+        assert_int_equal(stats.evictions, 1);
+        if (k == 0)
+            child_kill(&child);
+        shmps_close(bus);
+        daemon_start();
+    }
+}
+
 /* ---- growing while pubsubd is slow or dead */
 
 static struct shmps *impatient(void) {
@@ -281,6 +342,7 @@ int main(void) {
         WITH_DAEMON(test_every_sample_is_received_or_counted),
         WITH_DAEMON(test_a_subscriber_closed_without_pubsubd),
         WITH_DAEMON(test_a_connection_closed_without_pubsubd),
+        WITH_DAEMON(test_a_dead_subscriber_without_pubsubd),
         WITH_DAEMON(test_a_publisher_that_cannot_grow_goes_on),
         WITH_DAEMON(test_pubsubd_is_killed_while_a_publisher_grows),
     };

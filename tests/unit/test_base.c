@@ -183,6 +183,17 @@ static void who_has_ended_has_no_start_time(void **state) {
     assert_int_equal(process_start_time(pid), 0); /* a zombie */
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     assert_int_equal(process_start_time(pid), 0); /* gone */
+    assert_true(process_has_ended(pid, 1));
+}
+
+static void what_is_not_known_has_not_ended(void **state) {
+    (void)state;
+    uint64_t start = process_start_time(getpid());
+    assert_false(process_has_ended(getpid(), start));
+    assert_true(process_has_ended(getpid(), start + 1)); /* another one by now */
+    assert_false(process_has_ended(getpid(), 0));
+    assert_false(process_has_ended(0, start));
+    assert_false(process_has_ended(-1, start));
 }
 
 static void an_unknown_process_has_the_command_question_mark(void **state) {
