@@ -18,6 +18,7 @@
 
 #define HELLO_NS INT64_C(2000000000)
 #define ERROR_AGE_NS UINT64_C(86400000000000) /* a day: older ones are nobody's trouble any more */
+#define RINGS_MANY 8 /* of one process: with fewer it is its messages that are large */
 
 /* A command with a number or a name in it. */
 struct command {
@@ -200,12 +201,12 @@ static void check_socket_directories(struct doctor *doctor) {
 /* ---- topics */
 
 /* A reliable subscriber that has a whole ring to read keeps its publisher from publishing; a lossy
- * one loses, and if it is stopped it does not just take its time. */
+ * one loses, and if it is stopped it does not just take its time. The dead hold up nobody. */
 static void check_cursor(struct doctor *doctor, const struct view_topic *topic,
                          const struct view_ring *ring, const struct view_subscriber *subscriber,
                          const struct view_cursor *cursor) {
     if (!view_cursor_readable(cursor, ring) || cursor->evicted ||
-        subscriber->policy == POLICY_LATEST)
+        subscriber->policy == POLICY_LATEST || !view_owner_alive(&subscriber->info.owner))
         return;
     uint64_t lag = view_cursor_lag(cursor, ring);
     int pid = subscriber->info.owner.pid;
@@ -247,7 +248,88 @@ static void check_topic(struct doctor *doctor, const struct view_topic *topic,
     }
 }
 
-static void check_topics(struct doctor *doctor, const struct view *view) {
+/* ---- who has the most */
+
+/* What one process has on the bus; all: what everybody has. */
+struct holder {
+    struct owner_info owner;
+    uint32_t rings, topics;
+    uint64_t bytes, newest_ns;
+    const char *newest; /* the topic of its newest ring */
+    size_t counted;     /* the topic that was counted last, from 1 */
+};
+
+static void count_ring(struct holder *holder, const struct ring_info *info,
+                       const struct view_topic *topic, size_t ordinal) {
+    holder->rings++;
+    holder->bytes += info->bytes;
+    holder->topics += holder->counted != ordinal;
+    holder->counted = ordinal;
+    if (info->born_ns < holder->newest_ns)
+        return;
+    holder->newest_ns = info->born_ns;
+    holder->newest = topic->name;
+}
+
+static struct holder *holder_of(struct holder *holders, size_t *n,
+                                const struct owner_info *owner) {
+    size_t i = 0;
+    while (i < *n && (holders[i].owner.pid != owner->pid ||
+                      holders[i].owner.start_time != owner->start_time))
+        i++;
+    if (i == *n)
+        holders[(*n)++].owner = *owner;
+    return &holders[i];
+}
+
+/* One that opens and does not close: it has most of what there is. */
+static void check_holder(struct doctor *doctor, const struct holder *holder,
+                         const struct holder *all) {
+    char size[SIZE_TEXT_BYTES], who[VIEW_COMMAND_BYTES];
+    struct command mend = command("kill %d gives all of them back; or raise what is short: "
+                                  "/dev/shm, or the limits (pubsubd.conf)",
+                                  (int)holder->owner.pid);
+    size_text(holder->bytes, size);
+    view_command(&holder->owner, who);
+    finding(doctor, VERDICT_WARN, "process.rings",
+            (struct remedy){ "if it opens publishers and does not close them, it soon keeps all "
+                             "others from opening",
+                             mend.text },
+            "process %d (%s) has %u of %u rings in %u topics, %s, the newest in %s",
+            (int)holder->owner.pid, who, holder->rings, all->rings, holder->topics, size,
+            holder->newest);
+}
+
+/* `shared_bytes`: of /dev/shm, 0: not known; `refused`: somebody was, lately. */
+static void check_holders(struct doctor *doctor, const struct view *view,
+                          const struct view_topic *topics, size_t n, uint64_t shared_bytes,
+                          bool refused) {
+    struct holder all = { .rings = 0 };
+    size_t n_holders = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < topics[i].n_rings; k++)
+            count_ring(&all, &topics[i].rings[k].info, &topics[i], i + 1);
+    struct holder *holders = calloc(all.rings + 1, sizeof(*holders));
+    if (!holders)
+        out_of_memory();
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < topics[i].n_rings; k++) {
+            const struct ring_info *info = &topics[i].rings[k].info;
+            if (info->state == RING_LIVE)
+                count_ring(holder_of(holders, &n_holders, &info->owner), info, &topics[i], i + 1);
+        }
+    for (size_t i = 0; i < n_holders; i++) {
+        const struct holder *holder = &holders[i];
+        if (holder->rings >= RINGS_MANY &&
+            ((shared_bytes > 0 && holder->bytes > shared_bytes / 2) ||
+             holder->rings > view->directory.geometry.rings / 2 ||
+             (refused && holder->bytes > all.bytes / 2)))
+            check_holder(doctor, holder, &all);
+    }
+    free(holders);
+}
+
+static void check_topics(struct doctor *doctor, const struct view *view, bool refused) {
     uint64_t free_bytes, total = 0;
     size_t n;
     struct view_topic *topics = view_topics_read(view, &n);
@@ -256,13 +338,16 @@ static void check_topics(struct doctor *doctor, const struct view *view) {
     finding_ok(doctor, "bus.topics", "%zu", n);
     for (size_t i = 0; i < n; i++)
         check_topic(doctor, &topics[i], total);
+    check_holders(doctor, view, topics, n, total, refused);
     view_topics_free(topics, n);
 }
 
 /* ---- pubsubd's last errors */
 
-static void check_errors(struct doctor *doctor, const struct view *view) {
+/* Whether somebody was refused what pubsubd has no room for. */
+static bool check_errors(struct doctor *doctor, const struct view *view) {
     uint64_t now = now_ns();
+    bool refused = false;
     for (uint32_t i = 0; i < view->directory.geometry.errors; i++) {
         struct error_info error;
         char text[TOPIC_NAME_BYTES];
@@ -271,12 +356,14 @@ static void check_errors(struct doctor *doctor, const struct view *view) {
         uint64_t age = now > error.last_ns ? now - error.last_ns : 0;
         if (age > ERROR_AGE_NS)
             continue;
+        refused |= error.code == SHMPS_E_NO_SPACE || error.code == SHMPS_E_LIMIT;
         finding(doctor, VERDICT_WARN, "bus.error",
                 (struct remedy){ text, "as it says; it is forgotten after a day" },
                 "%s, %" PRIu64 " times, last %" PRIu64 " s ago",
                 error.code >= INT_MIN && error.code < 0 ? shmps_error_name((int)error.code) : "?",
                 error.count, age / 1000000000);
     }
+    return refused;
 }
 
 /* ---- directory and versions */
@@ -298,8 +385,8 @@ static void check_directory(struct doctor *doctor, const char *name, const struc
     }
     finding_ok(doctor, "bus.version", "the directory has layout %u of this build",
                view->directory.header->identity.version);
-    check_topics(doctor, view);
-    check_errors(doctor, view);
+    bool refused = check_errors(doctor, view);
+    check_topics(doctor, view, refused);
 }
 
 /* ---- what is left over, of all instances */

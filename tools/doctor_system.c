@@ -46,34 +46,61 @@ static void check_mode(struct doctor *doctor) {
 }
 
 /* What is in it: of shmps, and of others. */
-static void count_use(uint64_t *ret_ours, uint64_t *ret_others) {
+struct use {
+    uint64_t ours, others, largest;
+    char name[NAME_MAX + 1]; /* of the largest of others */
+};
+
+static void count_use(struct use *ret) {
     DIR *directory = opendir(SHARED_MEMORY);
     struct stat s;
-    *ret_ours = *ret_others = 0;
+    *ret = (struct use){ 0 };
     if (!directory)
         return;
-    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
-        if (fstatat(dirfd(directory), entry->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(s.st_mode))
-            *(strncmp(entry->d_name, "shmps.", 6) == 0 ? ret_ours : ret_others) +=
-                (uint64_t)s.st_blocks * 512;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        if (fstatat(dirfd(directory), entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(s.st_mode))
+            continue;
+        uint64_t bytes = (uint64_t)s.st_blocks * 512;
+        bool ours = strncmp(entry->d_name, "shmps.", 6) == 0;
+        *(ours ? &ret->ours : &ret->others) += bytes;
+        if (ours || bytes <= ret->largest)
+            continue;
+        ret->largest = bytes;
+        snprintf(ret->name, sizeof(ret->name), "%s", entry->d_name);
+    }
     closedir(directory);
+}
+
+static void space_remedy(const struct use *use, size_t bytes, char *ret) {
+    static const char larger[] = "or mount -o remount,size=1G /dev/shm (a container: "
+                                 "--shm-size=1g)";
+    char size[SIZE_TEXT_BYTES];
+    size_text(use->largest, size);
+    if (use->ours > use->others)
+        snprintf(ret, bytes, "shmps top -b -n 1 --sort memory, and shmps gc --all; %s", larger);
+    else if (use->largest > 0)
+        snprintf(ret, bytes, "remove what is not shmps' (ls -lS /dev/shm; the largest is "
+                 SHARED_MEMORY "/%s, %s); %s", use->name, size, larger);
+    else
+        snprintf(ret, bytes, "remove what is not shmps'; %s", larger);
 }
 
 static void check_space(struct doctor *doctor, const struct statfs *fs) {
     char total[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES], ours[SIZE_TEXT_BYTES];
-    char others[SIZE_TEXT_BYTES];
+    char others[SIZE_TEXT_BYTES], mend[512];
     uint64_t total_bytes = fs->f_blocks * (uint64_t)fs->f_bsize;
-    uint64_t free_bytes = fs->f_bavail * (uint64_t)fs->f_bsize, our_bytes, other_bytes;
+    uint64_t free_bytes = fs->f_bavail * (uint64_t)fs->f_bsize;
+    struct use use;
     if (total_bytes == 0) {
         finding_ok(doctor, "shm.space", SHARED_MEMORY " has no limit");
         return;
     }
-    count_use(&our_bytes, &other_bytes);
+    count_use(&use);
     size_text(total_bytes, total);
     size_text(free_bytes, left);
-    size_text(our_bytes, ours);
-    size_text(other_bytes, others);
+    size_text(use.ours, ours);
+    size_text(use.others, others);
     enum verdict verdict = VERDICT_OK;
     struct remedy remedy = { NULL, NULL };
     if (free_bytes < FREE_LEAST) {
@@ -86,12 +113,9 @@ static void check_space(struct doctor *doctor, const struct statfs *fs) {
         verdict = VERDICT_WARN;
         remedy.why = "a few publishers fill it";
     }
+    space_remedy(&use, sizeof(mend), mend);
     if (verdict != VERDICT_OK)
-        remedy.mend = our_bytes > other_bytes
-                          ? "shmps top -b -n 1 --sort memory, and shmps gc --all; or mount -o "
-                            "remount,size=1G /dev/shm (a container: --shm-size=1g)"
-                          : "remove what is not shmps' (ls -lS /dev/shm); or mount -o "
-                            "remount,size=1G /dev/shm (a container: --shm-size=1g)";
+        remedy.mend = mend;
     finding(doctor, verdict, "shm.space", remedy,
             "%s of %s are free, shmps has %s, others have %s", left, total, ours, others);
     if (fs->f_files > 0 && fs->f_ffree < FILES_LEAST)

@@ -15,7 +15,7 @@
  * process within a boot. */
 uint64_t process_start_time(pid_t pid);
 
-/* Has it provably ended: no such process, or another one by now? False where that cannot be told. */
+/* Has it provably ended: no such process, or another one by now? False where it cannot be told. */
 bool process_has_ended(pid_t pid, uint64_t start_time);
 
 /* Its command name, "?" if unknown. */
