@@ -260,6 +260,7 @@ int main(void) {
         TEST(start_time_is_field_22_of_its_stat),
         TEST(a_command_with_brackets_and_spaces_misleads_nobody),
         TEST(who_has_ended_has_no_start_time),
+        TEST(what_is_not_known_has_not_ended),
         TEST(an_unknown_process_has_the_command_question_mark),
         TEST(the_longest_command_fits),
         TEST(the_boot_id_is_the_kernels),
