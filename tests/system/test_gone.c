@@ -225,7 +225,7 @@ static void test_a_dead_subscriber_without_pubsubd(void **state) {
 static struct shmps *impatient(void) {
     struct shmps_connect_options o = SHMPS_CONNECT_OPTIONS_INIT;
     struct shmps *bus;
-    o.timeout_ns = 20000000;
+    o.timeout_ns = 300000000;
     assert_ok(shmps_connect(&bus, &o));
     return bus;
 }
@@ -279,6 +279,7 @@ static void grow_for_ever(int socket, const void *argument, struct report *repor
     struct shmps_publisher *pub = NULL;
     uint64_t number = 0;
     MUST_OK(report, shmps_connect(&bus, NULL));
+    role_say(socket, report);
     while (role_listen(socket) > 0) {
         int opened;
         while ((opened = shmps_publisher_open(bus, "t", NULL, &pub)) == SHMPS_E_NO_DAEMON) {}
@@ -308,6 +309,7 @@ static void test_pubsubd_is_killed_while_a_publisher_grows(void **state) {
     struct child child;
     uint64_t received = 0, next = 0, publisher = 0;
     child_start(&child, grow_for_ever, NULL);
+    child_hear(&child);
     child_tell(&child, 1);
     for (int rounds = 0; rounds < ROUNDS;) {
         struct shmps_sample s;
