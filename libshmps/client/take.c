@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#define TURN 64u /* samples taken in a row from one ring before the others are looked at */
+#define TURN 64u /* small samples taken in a row from one ring before the others are looked at */
 
 void wake_space(struct ring_view *view) {
     /* SYNC readers.space: release, after our store of need; pairs with the publisher's acquire
@@ -268,7 +268,10 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
                                                          : take_from(sub, view, want, ret, &gone);
         *ret_view = gone ? NULL : view;
         if (likely(r == 0)) {
-            if (++sub->turn >= TURN) {
+            /* at once after a large one, or when it cannot keep up: else one camera would stand
+             * still while the other is shown */
+            bool large = ret->bytes > view->reader.g.inline_bytes;
+            if (++sub->turn >= TURN || large || ret->lost > 0) {
                 sub->turn = 0;
                 sub->current++;
             }

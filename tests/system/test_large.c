@@ -353,11 +353,41 @@ static void test_more_than_there_is_room_for(void **state) {
     shmps_close(bus);
 }
 
+/* One that can look at some only must not see one of two cameras only. */
+static void test_each_publisher_has_its_turn(void **state) {
+    static const size_t sizes[] = { 10000, MESSAGE_BYTES_MIN };
+    (void)state;
+    struct shmps *bus = connected();
+    for (int k = 0; k < 2; k++) {
+        struct shmps_subscriber *sub = subscriber_on(bus, "camera/+", SHMPS_LOSSY);
+        struct shmps_publisher *pubs[] = { publisher_on(bus, "camera/left", 4, sizes[k]),
+                                           publisher_on(bus, "camera/right", 4, sizes[k]) };
+        uint32_t shown[2] = { 0 };
+        for (uint64_t i = 0; i < 100; i++) {
+            for (uint32_t c = 0; c < 2; c++)
+                assert_ok(message_publish(pubs[c], c, i, sizes[k], 0));
+            if (i % 10 != 9)
+                continue;
+            struct shmps_sample s;
+            assert_ok(shmps_take(sub, &s, 0));
+            shown[((const struct message *)s.data)->publisher]++;
+            assert_ok(shmps_release(sub, &s));
+        }
+        assert_int_equal(shown[0], 5);
+        assert_int_equal(shown[1], 5);
+        shmps_subscriber_close(sub);
+        shmps_publisher_close(pubs[0]);
+        shmps_publisher_close(pubs[1]);
+    }
+    shmps_close(bus);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(test_what_is_held_stays_as_it_was),
         WITH_DAEMON(test_held_beyond_the_end_of_its_publisher),
         WITH_DAEMON(test_pins_are_shared_out),
+        WITH_DAEMON(test_each_publisher_has_its_turn),
         WITH_DAEMON(test_loans),
         WITH_DAEMON(test_a_publisher_grows),
         WITH_DAEMON(test_a_publisher_grows_and_leaves),
