@@ -44,6 +44,13 @@ static bool record_read(const struct record *record, void *ret, char *ret_text) 
         /* SYNC record.version: acquire pairs with the release in flip(): the copy it points at is
          * complete. */
         uint64_t version = atomic_load_acquire(&record->header->version);
+        if (version == 0) { /* never written, as most are: free, whatever is in it */
+            memset(ret, 0, bytes);
+            if (ret_text != NULL) {
+                ret_text[0] = '\0';
+            }
+            return true;
+        }
         copy_out_relaxed(ret, record->copies + (version & 1) * record->words, bytes);
         if (ret_text != NULL) {
             copy_out_relaxed(ret_text, record->text, TOPIC_NAME_BYTES);
