@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHILDREN_MAX 64
+#define CHILDREN_MAX 400
 
 /* The test that runs now. */
 static struct {
