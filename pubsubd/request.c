@@ -151,8 +151,6 @@ static enum request_result open_subscriber(struct session *s,
         reply.u.subscriber.serial = found->info.serial;
         reply.u.subscriber.record = found->index;
         reply.u.subscriber.topic = found->info.topic;
-        if (found->info.exact)
-            reply.u.subscriber.gone = s->bus->topics[found->info.topic]->info.gone;
     }
     return answered(session_answer(s, &reply, r, -1));
 }

@@ -39,7 +39,7 @@ pid_t daemon_pid(void) {
 
 /* ---- what there is */
 
-static unsigned count_entries(const char *folder, const char *prefix) {
+unsigned count_entries(const char *folder, const char *prefix) {
     DIR *directory = opendir(folder);
     unsigned n = 0;
     assert_non_null(directory);

@@ -38,6 +38,8 @@ const char *test_instance(void);
 const char *test_folder(void); /* XDG_RUNTIME_DIR */
 /* How many segments of the instance there are in /dev/shm whose name goes on with this. */
 unsigned count_segments(const char *prefix);
+/* Entries of a folder whose name begins like this, hidden ones apart. */
+unsigned count_entries(const char *folder, const char *prefix);
 unsigned count_descriptors(void);
 unsigned count_threads(void);
 

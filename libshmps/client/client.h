@@ -289,7 +289,8 @@ struct topic_view {
     struct seen_ring *seen;   /* its rings that are or were listed: missed.c */
     uint32_t n_seen, seen_capacity;
     bool based;               /* gone_base is known; else counting begins at this refresh */
-    uint64_t gone_base;       /* topic_info.gone when the subscription began, */
+    uint64_t gone_base;       /* topic_info.gone at the first look, in open: what
+                                 went before was not promised, */
     uint64_t gone;            /* and now; */
     uint64_t gone_seen;       /* what of it lay in rings that were seen; */
     uint64_t missed;          /* the rest */

@@ -49,7 +49,7 @@ static enum policy policy_of(int delivery) {
 }
 
 /* Ask pubsubd for a subscription. Caller holds the lock. */
-static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic, uint64_t *ret_gone) {
+static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic) {
     struct wire_open_subscriber request;
     struct wire_reply reply;
     wire_init(&request, WIRE_OPEN_SUBSCRIBER, 0);
@@ -63,7 +63,6 @@ static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic, uint64_t 
     sub->serial = reply.u.subscriber.serial;
     sub->record = reply.u.subscriber.record;
     *ret_topic = reply.u.subscriber.topic;
-    *ret_gone = reply.u.subscriber.gone;
     if (sub->exact && *ret_topic >= sub->bus->directory.geometry.topics)
         return error_raise(SHMPS_E_PROTOCOL,
                            "pubsubd answered with a topic that the directory does not have");
@@ -91,13 +90,12 @@ static void unlink_subscriber(struct shmps_subscriber *sub) {
 static int start(struct shmps_subscriber *sub) {
     struct shmps *bus = sub->bus;
     uint32_t topic = NO_INDEX;
-    uint64_t gone = 0;
     int r = 0;
     pthread_mutex_lock(&bus->lock);
     if (sub->policy == POLICY_NONE)
         observe(sub, &topic);
     else
-        r = announce(sub, &topic, &gone);
+        r = announce(sub, &topic);
     if (r == 0) {
         sub->next = bus->subscribers;
         bus->subscribers = sub;
@@ -113,8 +111,6 @@ static int start(struct shmps_subscriber *sub) {
         if (directory_topic(&bus->directory, topic, &info, view->name))
             view->serial = info.serial;
         view->index = topic;
-        view->gone_base = gone;
-        view->based = true;
         sub->topics = view;
         sub->generation = directory_topic_generation(&bus->directory, topic);
     } else {

@@ -202,16 +202,20 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
     struct ring_info info;
     uint32_t index = first;
     int first_error = 0;
+    bool removing = false;
     for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
         if (!directory_ring(d, index, &info) || info.topic != topic->index ||
             info.state == RING_FREE)
             break;
+        removing |= info.state == RING_REMOVED;
         int r = info.state == RING_REMOVED ? 0 : follow_ring(sub, topic, &info);
         if (r < 0 && first_error == 0)
             first_error = r;
         index = info.next;
     }
-    *ret_whole = index == NO_INDEX;
+    /* Of a ring that is being removed it is not certain whether `gone` has it in already: no
+     * counting can begin there. */
+    *ret_whole = index == NO_INDEX && (topic->based || !removing);
     return first_error;
 }
 

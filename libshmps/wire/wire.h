@@ -125,7 +125,6 @@ struct wire_reply {
             uint64_t serial;
             uint32_t record;      /* index of its subscription record */
             uint32_t topic;       /* exact filter: index of its topic, else NO_INDEX */
-            uint64_t gone;        /* exact filter: topic_info.gone when it got its seat */
         } subscriber;
         uint64_t words[14];
     } u;
