@@ -107,14 +107,17 @@ int publisher_check(const struct shmps_publisher *pub) {
 int roster_refresh(struct shmps_publisher *pub) {
     const atomic_u32 *generation = pub->ring.generation;
     uint32_t g;
-    session_follow(pub->bus);
-    int r = publisher_check(pub);
-    if (r < 0)
-        return r;
+    int r;
     do {
         /* SYNC topic.generation: acquire pairs with pubsubd's release increment. Lists read
          * between two equal loads are whole. */
         g = atomic_load_acquire(generation);
+        /* After the load: a starting daemon raises the generation after its epoch, and does it
+         * only once. */
+        session_follow(pub->bus);
+        r = publisher_check(pub);
+        if (r < 0)
+            return r;
         r = read_roster(pub);
     } while (atomic_load_acquire(generation) != g); /* SYNC topic.generation: as above */
     pub->ring.readers = pub->readers;

@@ -325,14 +325,17 @@ int subscriber_check(const struct shmps_subscriber *sub) {
 
 int subscriber_refresh(struct shmps_subscriber *sub) {
     uint32_t g;
-    session_follow(sub->bus);
-    int r = subscriber_check(sub);
-    if (r < 0)
-        return r;
+    int r;
     do {
         /* SYNC topic.generation: as in subscriber_stale(); lists between two equal loads are
          * whole */
         g = atomic_load_acquire(sub->generation);
+        /* After the load: a starting daemon raises the generation after its epoch, and does it
+         * only once. */
+        session_follow(sub->bus);
+        r = subscriber_check(sub);
+        if (r < 0)
+            return r;
         r = follow(sub);
     } while (atomic_load_acquire(sub->generation) != g); /* SYNC topic.generation: as above */
     forget_unlisted(sub);
