@@ -2,7 +2,9 @@
  * back: nothing is lost, everybody comes back by himself, nothing stays. */
 #include "../harness.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -307,9 +309,204 @@ static void test_a_fleet_under_load(void **state) {
     assert_int_equal(count_segments("e"), 0);
 }
 
+/* ---- the storm */
+
+enum { PROCESSES = 6, EACH = 50, CONNECTIONS = PROCESSES * EACH, MESSAGES = 5 };
+
+static void many_connections(int socket, const void *argument, struct report *report) {
+    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    struct shmps *buses[EACH];
+    struct shmps_subscriber *subs[EACH];
+    struct shmps_sample s;
+    int64_t all = INT64_MAX;
+    (void)argument;
+    options.delivery = SHMPS_RELIABLE;
+    for (int i = 0; i < EACH; i++) {
+        MUST_OK(report, shmps_connect(&buses[i], NULL));
+        MUST_OK(report, shmps_subscriber_open(buses[i], "storm", &options, &subs[i]));
+    }
+    role_say(socket, report);
+    while (report->values[RECEIVED] < all) {
+        for (int i = 0, r; i < EACH; i++) {
+            while ((r = shmps_take(subs[i], &s, 0)) == 0) {
+                report->values[RECEIVED]++;
+                MUST_OK(report, shmps_release(subs[i], &s));
+            }
+            MUST(report, r == SHMPS_EMPTY); /* neither lost, nor CLOSED */
+        }
+        told(socket, &all);
+        nap_us(1000);
+    }
+    for (int i = 0; i < EACH; i++)
+        shmps_close(buses[i]);
+}
+
+/* Start pubsubd with its log in a file. */
+static void start_logging(char path[128]) {
+    snprintf(path, 128, "%s/log", test_folder());
+    daemon_configure("log = debug\n");
+    fflush(stderr);
+    int saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    int file = open(path, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+    assert_true(saved >= 0 && file >= 0);
+    dup2(file, STDERR_FILENO);
+    daemon_start();
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(file);
+}
+
+static unsigned count_lines(const char *path, const char *with) {
+    char line[1024];
+    unsigned n = 0;
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file) != NULL)
+        n += strstr(line, with) != NULL;
+    fclose(file);
+    return n;
+}
+
+static void publish_some(struct shmps_publisher *pub, uint64_t *number) {
+    for (int i = 0; i < MESSAGES; i++)
+        assert_ok(message_publish(pub, 0, (*number)++, 100, SHMPS_FOREVER));
+}
+
+static void test_three_hundred_come_back(void **state) {
+    (void)state;
+    struct child children[PROCESSES];
+    struct timespec begin, end;
+    char log[128];
+    uint64_t number = 0;
+    for (int i = 0; i < PROCESSES; i++) {
+        child_start(&children[i], many_connections, NULL);
+        child_hear(&children[i]);
+    }
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "storm", 0, 0);
+    publish_some(pub, &number);
+    daemon_kill();
+    publish_some(pub, &number);
+    start_logging(log);
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    publish_some(pub, &number); /* this one comes back too */
+    await(count_sessions, CONNECTIONS + 1);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    print_message("# all are back after %lld ms\n",
+                  (long long)(end.tv_sec - begin.tv_sec) * 1000 +
+                      (end.tv_nsec - begin.tv_nsec) / 1000000);
+    publish_some(pub, &number);
+    for (int i = 0; i < PROCESSES; i++)
+        child_tell(&children[i], (int64_t)number * EACH);
+    for (int i = 0; i < PROCESSES; i++)
+        assert_int_equal(child_end(&children[i]).values[RECEIVED], number * EACH);
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    assert_int_equal(count_lines(log, "hello from process"), CONNECTIONS + 1); /* once each */
+    assert_int_equal(count_lines(log, "warning:"), 0);
+    shmps_close(bus);
+}
+
+/* ---- who lives, and who does not */
+
+static void subscribe_and_wait(int socket, const void *argument, struct report *report) {
+    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    const char *then = argument;
+    struct shmps *bus;
+    struct shmps_subscriber *sub;
+    struct shmps_sample s;
+    options.delivery = SHMPS_RELIABLE;
+    MUST_OK(report, shmps_connect(&bus, NULL));
+    MUST_OK(report, shmps_subscriber_open(bus, "t", &options, &sub));
+    if (strcmp(then, "fork") == 0)
+        report->values[0] = fork(); /* it has the socket */
+    while (report->values[0] == 0 && strcmp(then, "fork") == 0)
+        pause();
+    role_say(socket, report);
+    role_listen(socket);
+    if (strcmp(then, "exec") == 0) {
+        fcntl(socket, F_SETFD, 0); /* the test hears the end of it */
+        execlp("sleep", "sleep", "1000", (char *)NULL);
+    }
+    for (; shmps_take(sub, &s, 0) == 0; report->values[RECEIVED]++)
+        MUST_OK(report, shmps_release(sub, &s));
+    shmps_close(bus);
+}
+
+/* A reliable subscriber that does nothing while pubsubd is restarted holds back the publisher. */
+static void test_who_lives_is_waited_for(void **state) {
+    (void)state;
+    struct child child;
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 0);
+    uint64_t number = 0;
+    child_start(&child, subscribe_and_wait, "take");
+    child_hear(&child);
+    daemon_kill();
+    daemon_start();
+    while (message_publish(pub, 1, number, 100, 0) == 0)
+        number++;
+    assert_int_equal(number, 4);
+    child_tell(&child, 1);
+    assert_int_equal(child_end(&child).values[RECEIVED], number);
+    shmps_close(bus);
+}
+
+static void expect_free(struct shmps_publisher *pub) {
+    for (uint64_t i = 0; i < 40; i++)
+        assert_ok(message_publish(pub, 1, i, 100, SHMPS_FOREVER));
+}
+
+static bool has_executed(pid_t pid) {
+    char path[64], command[32] = "";
+    snprintf(path, sizeof(path), "/proc/%ld/comm", (long)pid);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    if (fgets(command, sizeof(command), file) == NULL)
+        command[0] = '\0';
+    fclose(file);
+    return strcmp(command, "sleep\n") == 0;
+}
+
+/* Same pid, same start time, another program: nobody reads what it had subscribed to. */
+static void test_who_executes_another_program_is_not(void **state) {
+    (void)state;
+    struct child child;
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 0);
+    child_start(&child, subscribe_and_wait, "exec");
+    child_hear(&child);
+    daemon_kill();
+    child_tell(&child, 1);
+    while (!has_executed(child.pid))
+        nap_us(1000);
+    daemon_start();
+    expect_free(pub);
+    child_kill(&child);
+    shmps_close(bus);
+}
+
+static void test_who_has_died_is_not_though_a_fork_lives(void **state) {
+    (void)state;
+    struct child child;
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "t", 4, 0);
+    child_start(&child, subscribe_and_wait, "fork");
+    pid_t fork_of_it = (pid_t)child_hear(&child).values[0];
+    daemon_kill();
+    child_kill(&child);
+    daemon_start();
+    expect_free(pub);
+    assert_int_equal(kill(fork_of_it, SIGKILL), 0);
+    shmps_close(bus);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(test_a_fleet_under_load),
+        WITH_DAEMON(test_three_hundred_come_back),
+        WITH_DAEMON(test_who_lives_is_waited_for),
+        WITH_DAEMON(test_who_executes_another_program_is_not),
+        WITH_DAEMON(test_who_has_died_is_not_though_a_fork_lives),
     };
     return cmocka_run_group_tests_name("a fleet", tests, NULL, NULL);
 }
