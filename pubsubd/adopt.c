@@ -1,6 +1,7 @@
 #include "bus.h"
 
 #include "base/error.h"
+#include "base/mappings.h"
 #include "log.h"
 #include "session.h"
 
@@ -20,9 +21,12 @@ static int check_subscription(const struct bus *bus, uint32_t i,
         return error_context(SHMPS_E_CORRUPT, "subscription %u", i);
     if (info->policy < POLICY_LOSSY || info->policy > POLICY_RELIABLE ||
         info->pins > READER_PINS_MAX || info->serial == 0 || info->serial >= bus->next_serial ||
-        info->exact != topic_filter_is_exact(filter) ||
+        info->history > RING_DEPTH_MAX || info->exact != topic_filter_is_exact(filter) ||
         (info->exact && info->topic >= bus->directory.geometry.topics))
         return CORRUPT("subscription %u holds what no pubsubd writes", i);
+    for (uint32_t k = 0; k < bus->subscriptions_end; k++)
+        if (bus->subscriptions[k] != NULL && bus->subscriptions[k]->info.serial == info->serial)
+            return CORRUPT("subscriptions %u and %u have one serial", k, i);
     return 0;
 }
 
@@ -51,18 +55,33 @@ static int read_subscriptions(struct bus *bus) {
 
 /* ---- rings of a topic */
 
+/* Two records of one segment would let the end of one remove what the other has. */
+static int check_ring(const struct bus *bus, const struct topic *topic, uint32_t i,
+                      const struct ring_info *info) {
+    if (info->state < RING_LIVE || info->state > RING_REMOVED || info->topic != topic->index ||
+        info->serial == 0 || info->serial >= bus->next_serial || info->publisher > info->serial ||
+        info->predecessor >= info->serial || info->bytes > RING_BYTES_MAX ||
+        info->pins > RING_PINS_MAX || info->start > SEQUENCE_END ||
+        (info->state == RING_LIVE) != (info->retired_ns == 0) ||
+        (info->state != RING_LIVE &&
+         (info->final_head < info->start || info->final_head > SEQUENCE_END)))
+        return CORRUPT("ring record %u of topic \"%s\" holds what no pubsubd writes", i,
+                       topic->name);
+    for (uint32_t k = 0; k < bus->rings_end; k++)
+        if (bus->rings[k] != NULL && bus->rings[k]->info.serial == info->serial)
+            return CORRUPT("ring records %u and %u have one serial", k, i);
+    return 0;
+}
+
 static int read_ring(struct bus *bus, struct topic *topic, uint32_t i, struct ring **ret) {
     struct ring_info info;
     if (i >= bus->directory.geometry.rings || bus->rings[i] != NULL)
         return CORRUPT("the rings of topic \"%s\" are no list", topic->name);
     if (!directory_ring(&bus->directory, i, &info))
         return CORRUPT("ring record %u is being written, though no daemon runs", i);
-    if (info.state < RING_LIVE || info.state > RING_REMOVED || info.topic != topic->index ||
-        info.serial == 0 || info.serial >= bus->next_serial || info.start > SEQUENCE_END ||
-        (info.state != RING_LIVE &&
-         (info.final_head < info.start || info.final_head > SEQUENCE_END)))
-        return CORRUPT("ring record %u of topic \"%s\" holds what no pubsubd writes", i,
-                       topic->name);
+    int r = check_ring(bus, topic, i, &info);
+    if (r < 0)
+        return r;
     struct ring *ring = calloc(1, sizeof(*ring));
     if (ring == NULL)
         return error_raise(SHMPS_E_NO_MEMORY, "no memory for a ring");
@@ -272,35 +291,77 @@ static void free_unled_records(struct bus *bus) {
     }
 }
 
-static bool segments_are_whole(struct bus *bus, struct ring *ring) {
-    struct segment_map map;
-    struct ring_geometry g;
-    if (ring_map(bus, ring, &map, &g) < 0)
-        return false;
-    ring->has_blocks = g.blocks > 0;
-    segment_unmap(&map);
-    for (const struct page *page = ring->topic->pages; page != NULL; page = page->next) {
-        if (roster_map_readers(bus, ring, page->index, &map) < 0)
-            return false;
-        segment_unmap(&map);
-    }
-    return true;
+/* What its record says is what its segment was made as. */
+static int check_geometry(const struct ring *ring, const struct segment_map *map,
+                          const struct ring_geometry *g) {
+    const struct ring_info *info = &ring->info;
+    if (info->bytes != map->bytes || info->depth != g->depth || info->pins != g->pins ||
+        info->message_bytes != g->message_bytes || info->publisher != g->publisher ||
+        ring->topic->index != g->topic)
+        return CORRUPT("ring %" PRIu64 " is not as its record says", info->serial);
+    return 0;
 }
 
-static void check_rings(struct bus *bus) {
+static int check_segments(struct bus *bus, struct ring *ring) {
+    struct segment_map map;
+    struct ring_geometry g;
+    int r = ring_map(bus, ring, &map, &g);
+    if (r < 0)
+        return r;
+    ring->has_blocks = g.blocks > 0;
+    r = check_geometry(ring, &map, &g);
+    segment_unmap(&map);
+    for (const struct page *page = ring->topic->pages; page != NULL && r == 0; page = page->next) {
+        r = roster_map_readers(bus, ring, page->index, &map);
+        if (r == 0)
+            segment_unmap(&map);
+    }
+    return r;
+}
+
+/* Its segments are damaged, gone or another's, and nobody can be led to them: its record goes. As
+ * nothing mentions them then, the sweep removes them unless somebody uses them. */
+static void drop_ring(struct bus *bus, struct ring *ring) {
+    static const struct ring_info nothing = { .topic = NO_INDEX, .next = NO_INDEX };
+    struct topic *topic = ring->topic;
+    struct ring **p = &topic->rings, *before = NULL;
+    bus_error(bus, SHMPS_E_CORRUPT, topic->name, shmps_error_detail());
+    for (; *p != ring; p = &(*p)->next)
+        before = *p;
+    *p = ring->next;
+    if (before != NULL) {
+        before->info.next = ring->info.next;
+        ring_write(bus, before);
+    }
+    if (ring->info.state == RING_RETIRED && topic->info.gone_ring != ring->info.serial) {
+        topic->info.gone += ring->info.final_head - ring->info.start;
+        topic->info.gone_ring = ring->info.serial;
+    }
+    topic_write(bus, topic);
+    directory_ring_write(&bus->directory, ring->index, &nothing);
+    bus->rings[ring->index] = NULL;
+    free(ring);
+}
+
+/* Does an error say something about the segment, rather than about us? */
+static bool is_damage(int r) {
+    return r == SHMPS_E_CORRUPT || r == SHMPS_E_VERSION || r == SHMPS_E_NO_TOPIC ||
+           r == SHMPS_E_PERMISSION;
+}
+
+static int check_rings(struct bus *bus) {
     for (uint32_t i = 0; i < bus->rings_end; i++) {
         struct ring *ring = bus->rings[i];
-        if (ring == NULL || ring->info.state == RING_REMOVED)
-            continue;
-        if (!segments_are_whole(bus, ring)) {
-            bus_error(bus, SHMPS_E_CORRUPT, ring->topic->name, shmps_error_detail());
-            if (ring->info.state == RING_LIVE)
-                ring_retire(bus, ring);
-            ring->info.final_head = ring->info.start; /* nobody can read it: drained */
-        }
-        if (ring->info.state == RING_LIVE && !reaper_await(bus, &ring->info.owner))
+        int r = ring != NULL ? check_segments(bus, ring) : 0;
+        if (r < 0 && !is_damage(r))
+            return r;
+        if (r < 0)
+            drop_ring(bus, ring);
+        else if (ring != NULL && ring->info.state == RING_LIVE &&
+                 !reaper_await(bus, &ring->info.owner))
             ring_retire(bus, ring);
     }
+    return 0;
 }
 
 static void check_subscriptions(struct bus *bus) {
@@ -325,12 +386,15 @@ static void check_subscriptions(struct bus *bus) {
     }
 }
 
-static void repair(struct bus *bus) {
+static int repair(struct bus *bus) {
     free_unled_records(bus);
     for (uint32_t i = 0; i < bus->topics_end; i++)
         if (bus->topics[i] != NULL)
             ring_forget_gone(bus, bus->topics[i]);
-    check_rings(bus);
+    int r = check_rings(bus);
+    if (r < 0)
+        return error_context(r, "instance \"%s\" cannot be taken over now, and is left as it is",
+                             bus->instance);
     check_subscriptions(bus);
     for (uint32_t i = 0; i < bus->topics_end; i++) {
         struct topic *topic = bus->topics[i];
@@ -339,6 +403,7 @@ static void repair(struct bus *bus) {
         topic_write(bus, topic);
         ring_collect(bus, topic);
     }
+    return 0;
 }
 
 /* ---- leftovers */
@@ -357,11 +422,42 @@ static bool is_mentioned(const struct bus *bus, const struct segment_found *foun
     return false;
 }
 
-static void sweep(void *data, const struct segment_found *found) {
-    if (bus_needs(found) || is_mentioned(data, found))
+struct sweep {
+    struct bus *bus;
+    struct mappings mappings;
+    bool asked; /* mappings: only once something is found */
+    int error;
+};
+
+/* What a daemon killed half-way left, nobody has; but whatever the directory says, nothing is
+ * taken away from who has it. */
+static void sweep_segment(void *data, const struct segment_found *found) {
+    struct sweep *sweep = data;
+    struct bus *bus = sweep->bus;
+    if (bus_needs(found) || is_mentioned(bus, found))
         return;
+    if (!sweep->asked)
+        sweep->error = mappings_of_all(&sweep->mappings);
+    sweep->asked = true;
+    if (sweep->error < 0)
+        return;
+    pid_t user = mappings_user(&sweep->mappings, found->device, found->inode);
+    if (user != 0) {
+        log_warning("%s is left, though nothing in the directory mentions it: process %d uses it",
+                    found->ref.name, (int)user);
+        if (found->ring < UINT64_MAX / 4) /* higher ones are not met in any bus's life */
+            bus->serial_min = max_u64(bus->serial_min, found->ring + 1);
+        return;
+    }
     log_info("removing %s, which nothing in the directory mentions", found->ref.name);
     segment_remove(&found->ref);
+}
+
+static int sweep(struct bus *bus) {
+    struct sweep s = { .bus = bus, .mappings = MAPPINGS_NONE };
+    int r = segment_list(bus->uid, bus->instance, sweep_segment, &s);
+    mappings_free(&s.mappings);
+    return r < 0 ? r : s.error;
 }
 
 static void remove_set_aside(void *data, const struct segment_found *found) {
@@ -390,9 +486,10 @@ int adopt(struct bus *bus, bool *ret_found) {
         r = read_directory(bus, &ref);
     *ret_found = r == 0;
     if (r == 0) {
-        repair(bus);
-        log_notice("adopted what was there; it waits for %u processes to come back",
-                   bus->n_owners);
+        r = repair(bus);
+        if (r == 0)
+            log_notice("adopted what was there; it waits for %u processes to come back",
+                       bus->n_owners);
     } else if (r == SHMPS_E_VERSION) {
         /* Another build's bus: its programs may live, and their rings are left alone. */
         return error_context(r, "instance \"%s\" cannot be taken over (when its programs have "
@@ -405,7 +502,7 @@ int adopt(struct bus *bus, bool *ret_found) {
     }
     if (r < 0)
         return r;
-    r = segment_list(bus->uid, bus->instance, sweep, bus);
+    r = sweep(bus);
     if (*ret_found)
         bus_rest(bus);
     return r;

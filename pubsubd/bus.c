@@ -33,7 +33,9 @@ static int format(struct bus *bus, const struct directory_geometry *g) {
     /* what formatting touched need not stay in this process's memory */
     madvise(bus->map.base, bus->map.bytes, MADV_DONTNEED);
     bus->serial = serial;
-    bus->next_serial = 1;
+    bus->next_serial = max_u64(bus->serial_min, 1);
+    /* relaxed: seen with the epoch, which is stored later */
+    atomic_store_relaxed(&header->next_serial, bus->next_serial);
     return r;
 }
 

@@ -101,6 +101,7 @@ struct bus {
     uint64_t serial;           /* of the directory */
     uint64_t epoch;
     uint64_t next_serial;
+    uint64_t serial_min;       /* smaller ones are in names of segments that others still use */
 
     struct topic **topics;     /* by index of their records; NULL: free */
     struct ring **rings;

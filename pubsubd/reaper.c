@@ -1,11 +1,13 @@
 #include "session.h"
 
 #include "base/error.h"
+#include "base/mappings.h"
 #include "log.h"
 
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #ifndef SO_PEERPIDFD
@@ -113,6 +115,18 @@ static void on_death(void *data, uint32_t events) {
     reap(bus, &who, false);
 }
 
+/* Has it executed another program meanwhile? Pid and start time are the same then, but nothing is
+ * mapped any more; whoever has anything open has the directory mapped. */
+static bool is_another_program(const struct bus *bus, pid_t pid) {
+    struct mappings mappings = MAPPINGS_NONE;
+    struct stat directory;
+    bool known = fstat(bus->directory_fd, &directory) == 0 &&
+                 mappings_of_process(&mappings, pid) == 0 && mappings.unreadable == 0;
+    pid_t user = mappings_user(&mappings, directory.st_dev, directory.st_ino);
+    mappings_free(&mappings);
+    return known && user == 0;
+}
+
 bool reaper_await(struct bus *bus, const struct owner_info *info) {
     for (const struct owner *owner = bus->owners; owner != NULL; owner = owner->next)
         if (owns(owner, info))
@@ -124,6 +138,8 @@ bool reaper_await(struct bus *bus, const struct owner_info *info) {
         return false;
     if (process_start_time(info->pid) != info->start_time)
         return false; /* it has ended in between, and the number is another's */
+    if (is_another_program(bus, info->pid))
+        return false;
     struct owner *owner = pidfd >= 0 ? calloc(1, sizeof(*owner)) : NULL;
     if (owner == NULL) {
         log_warning("process %d cannot be watched until it comes back", (int)info->pid);

@@ -366,7 +366,10 @@ bool roster_drained(struct bus *bus, const struct ring *ring) {
         return true;
     for (const struct page *page = ring->topic->pages; page != NULL; page = page->next) {
         struct segment_map map;
-        if (roster_map_readers(bus, ring, page->index, &map) < 0)
+        int r = roster_map_readers(bus, ring, page->index, &map);
+        if (r == SHMPS_E_NO_DESCRIPTORS || r == SHMPS_E_NO_MEMORY || r == SHMPS_E_SYSTEM)
+            return false; /* our trouble, not theirs: it is looked at again */
+        if (r < 0)
             return true; /* nobody can say what he needs of it */
         bool drained = page_drained(map.base, page, ring->info.final_head);
         segment_unmap(&map);

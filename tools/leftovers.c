@@ -5,6 +5,7 @@
 
 #include "base/instance.h"
 #include "base/lock.h"
+#include "base/mappings.h"
 #include "base/scope.h"
 
 #include <dirent.h>
@@ -16,7 +17,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/un.h>
 
 #define SHARED_MEMORY "/dev/shm"
@@ -225,92 +225,8 @@ static void list_files(struct leftovers *found) {
 
 /* ---- who maps them */
 
-struct mappings {
-    struct {
-        dev_t device;
-        ino_t inode;
-        int pid;
-    } *of;
-    size_t n, room;
-    int unreadable; /* a process of this user of which they cannot be read, or 0 */
-};
-
-static void add_mapping(struct mappings *mappings, dev_t device, ino_t inode, int pid) {
-    if (mappings->n == mappings->room) {
-        mappings->room = mappings->room ? 2 * mappings->room : 256;
-        mappings->of = reallocarray(mappings->of, mappings->room, sizeof(*mappings->of));
-        if (!mappings->of)
-            out_of_memory();
-    }
-    mappings->of[mappings->n].device = device;
-    mappings->of[mappings->n].inode = inode;
-    mappings->of[mappings->n++].pid = pid;
-}
-
-/* What a process maps of /dev/shm (proc_pid_maps(5)). */
-static void read_mappings(struct mappings *mappings, int pid, dev_t device) {
-    char path[64], *line = NULL;
-    size_t room = 0;
-    snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-    FILE *maps = fopen(path, "re");
-    if (!maps) {
-        if (errno != ENOENT && errno != ESRCH)
-            mappings->unreadable = pid;
-        return;
-    }
-    while (getline(&line, &room, maps) >= 0) {
-        unsigned major_, minor_;
-        unsigned long inode;
-        if (sscanf(line, "%*x-%*x %*s %*x %x:%x %lu", &major_, &minor_, &inode) == 3 &&
-            makedev(major_, minor_) == device)
-            add_mapping(mappings, device, inode, pid);
-    }
-    if (ferror(maps) && errno != ESRCH)
-        mappings->unreadable = pid;
-    free(line);
-    fclose(maps);
-}
-
-/* Whose a process is. One that may not be looked at (PR_SET_DUMPABLE) has its files in /proc owned
- * by root, but says its real user. */
-static bool is_ours(int pid) {
-    char path[64], line[256];
-    unsigned uid = 0;
-    bool known = false;
-    snprintf(path, sizeof(path), "/proc/%d/status", pid);
-    FILE *status = fopen(path, "re");
-    while (status && !known && fgets(line, sizeof(line), status))
-        known = sscanf(line, "Uid: %u", &uid) == 1;
-    if (status)
-        fclose(status);
-    return known && uid == geteuid();
-}
-
-/* Segments are of mode 0600: of others' processes only root's could have them, and root has a bus
- * of its own. */
-static void find_mappings(struct mappings *mappings) {
-    DIR *processes = opendir("/proc");
-    struct stat s;
-    if (stat(SHARED_MEMORY, &s) < 0)
-        s.st_dev = 0; /* no process maps anything of it */
-    if (!processes)
-        mappings->unreadable = getpid(); /* and all others */
-    for (const struct dirent *entry; processes && (entry = readdir(processes)) != NULL;) {
-        char *end;
-        long pid = strtol(entry->d_name, &end, 10);
-        if (*end == '\0' && pid > 0 && pid != getpid() && is_ours((int)pid))
-            read_mappings(mappings, (int)pid, s.st_dev);
-    }
-    if (processes)
-        closedir(processes);
-}
-
-/* A process that maps this file; 0: none. */
-static int mapped_by(const struct mappings *mappings, const struct leftover *file) {
-    for (size_t i = 0; i < mappings->n; i++)
-        if (mappings->of[i].inode == file->inode && mappings->of[i].device == file->device)
-            return mappings->of[i].pid;
-    return 0;
+static pid_t mapped_by(const struct mappings *mappings, const struct leftover *file) {
+    return mappings_user(mappings, file->device, file->inode);
 }
 
 /* ---- what the directory says */
@@ -413,17 +329,18 @@ static bool is_stale(const struct leftovers *found, const struct leftover *file,
 }
 
 void leftovers_find(struct leftovers *ret, const char *instance, bool locked, bool force) {
-    struct mappings mappings = { 0 };
+    struct mappings mappings = MAPPINGS_NONE;
     struct mentioned mentioned = { 0 };
     *ret = (struct leftovers){ 0 };
     snprintf(ret->instance, sizeof(ret->instance), "%s", instance);
     list_files(ret);
-    find_mappings(&mappings);
+    if (mappings_of_all(&mappings) < 0)
+        out_of_memory();
     read_directory(ret, &mentioned);
     decide_usage(ret, &mappings, &mentioned, locked, force);
     for (size_t i = 0; i < ret->n; i++)
         ret->files[i].stale = is_stale(ret, &ret->files[i], &mappings, &mentioned);
-    free(mappings.of);
+    mappings_free(&mappings);
     free(mentioned.serials);
 }
 

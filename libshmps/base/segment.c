@@ -267,8 +267,15 @@ void segment_unmap(struct segment_map *map) {
     *map = SEGMENT_MAP_NONE;
 }
 
+/* In a directory with the sticky bit nobody else can put another file in the place of ours. */
 void segment_remove(const struct segment_ref *ref) {
-    shm_unlink(ref->name);
+    char path[sizeof(SHARED_MEMORY_DIRECTORY) + SEGMENT_NAME_BYTES];
+    struct stat file;
+
+    snprintf(path, sizeof(path), "%s%s", SHARED_MEMORY_DIRECTORY, ref->name);
+    if (lstat(path, &file) == 0 && file.st_uid == geteuid()) {
+        unlink(path);
+    }
 }
 
 int segment_rename(const struct segment_ref *from, const struct segment_ref *to) {
@@ -358,6 +365,8 @@ int segment_list(uid_t uid, const char *instance,
         if (parse_name(entry->d_name, uid, instance, &found) &&
             fstatat(dirfd(directory), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
             file.st_uid == uid) {
+            found.device = file.st_dev;
+            found.inode = file.st_ino;
             visit(data, &found);
         }
     }

@@ -87,7 +87,8 @@ int segment_open(const struct segment_ref *ref, enum segment_access access, uid_
 int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret);
 void segment_unmap(struct segment_map *map);
 
-/* Remove the name. Whoever has it mapped keeps it. Absent is not an error. */
+/* Remove the name. Whoever has it mapped keeps it. Absent is not an error; another user's stays,
+ * also for root. */
 void segment_remove(const struct segment_ref *ref);
 
 /* Give a segment another name, which must be free (BUSY). Whoever has it mapped keeps it.
@@ -107,6 +108,8 @@ struct segment_found {
     uint64_t ring; /* serial; SET_ASIDE, READY: 0 */
     uint32_t page; /* READERS only */
     pid_t pid;     /* READY only */
+    dev_t device;
+    ino_t inode;
 };
 /* Visit the rings, readers segments, directories set aside and semaphores of an instance that
  * there are by name and that belong to `uid`. `visit` may remove what it is shown.

@@ -214,6 +214,14 @@ void hello_init(struct wire_hello *m) {
     m->fingerprint = layout_fingerprint();
 }
 
+/* As a client does while it has anything open: a restarted daemon knows by it that it still is the
+ * program that opened it. Until the process ends. */
+static void keep_mapped(int directory) {
+    struct segment_map map;
+    if (directory >= 0 && segment_map(directory, SEGMENT_READ_LAZY, 4096, &map) < 0)
+        print_error("%s\n", shmps_error_detail());
+}
+
 int control_session(const struct daemon *d, uint64_t secret) {
     struct wire_hello m;
     struct wire_reply reply;
@@ -222,6 +230,7 @@ int control_session(const struct daemon *d, uint64_t secret) {
     m.secret = secret;
     assert_int_equal(control_request(fd, &m, &reply, &directory), 0);
     assert_true(directory >= 0);
+    keep_mapped(directory);
     close(directory);
     return fd;
 }
@@ -416,6 +425,8 @@ static bool child_request(int fd, const void *request, struct wire_reply *ret) {
     if (wire_send(fd, request, -1) < 0 ||
         wire_receive(fd, &m, &bytes, &received, DEADLINE_NS) != 0)
         return false;
+    if (m.header.type == (WIRE_REPLY | WIRE_HELLO))
+        keep_mapped(received);
     scope_close(&received);
     *ret = m.reply;
     return bytes == sizeof(m.reply) && m.reply.status == 0;
