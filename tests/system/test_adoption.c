@@ -487,7 +487,7 @@ static void each_segment_of_a_ring(void **state) {
 
 /* ---- anything anywhere */
 
-#define MUTATIONS 600
+#define MUTATIONS 500
 
 /* A place that is in use: in the directory, or at the beginning of another segment. */
 static uint64_t *draw_place(const struct scene *scene, const struct directory *d,
