@@ -206,7 +206,7 @@ static enum outcome find_out(struct scene *scene) {
 
 /* ---- each field once */
 
-enum where { HEADER, TOPIC_A, RING_A2, SUBSCRIPTION_A, PAGE_A };
+enum where { HEADER, TOPIC_A, RING_A1, RING_A2, SUBSCRIPTION_A, PAGE_A };
 
 struct damage {
     const char *name;
@@ -217,7 +217,7 @@ struct damage {
     enum outcome outcome;
 };
 
-#define SERIAL_OF_A1 UINT64_MAX /* stands for it, and for that of subscription b */
+#define ANOTHERS_SERIAL UINT64_MAX /* stands for that of another record of this kind */
 #define INDEX_OF_A2 (UINT64_MAX - 1)
 #define IN(where, type, field, value, outcome) \
     { #where " " #field, where, offsetof(struct type, field), \
@@ -258,8 +258,9 @@ static const struct damage damages[] = {
     IN(RING_A2, ring_info, topic, 1, ASIDE),
     IN(RING_A2, ring_info, next, INDEX_OF_A2, ASIDE), /* a loop */
     IN(RING_A2, ring_info, next, 5000, ASIDE),
+    IN(RING_A1, ring_info, serial, ANOTHERS_SERIAL, ASIDE),
     IN(RING_A2, ring_info, serial, 0, ASIDE),
-    IN(RING_A2, ring_info, serial, SERIAL_OF_A1, ASIDE),
+    IN(RING_A2, ring_info, serial, ANOTHERS_SERIAL, ASIDE),
     IN(RING_A2, ring_info, serial, UINT64_MAX / 2, ASIDE),
     IN(RING_A2, ring_info, publisher, 1000, ASIDE),
     IN(RING_A2, ring_info, publisher, 1, DROPPED),
@@ -279,7 +280,7 @@ static const struct damage damages[] = {
     IN(SUBSCRIPTION_A, subscription_info, policy, POLICY_LATEST, ASIDE), /* its seat differs */
     IN(SUBSCRIPTION_A, subscription_info, pins, 64, ASIDE),
     IN(SUBSCRIPTION_A, subscription_info, history, UINT32_MAX, ASIDE),
-    IN(SUBSCRIPTION_A, subscription_info, serial, SERIAL_OF_A1, ASIDE),
+    IN(SUBSCRIPTION_A, subscription_info, serial, ANOTHERS_SERIAL, ASIDE),
     IN(SUBSCRIPTION_A, subscription_info, serial, 0, ASIDE),
     IN(SUBSCRIPTION_A, subscription_info, exact, 0, ASIDE),
     IN(SUBSCRIPTION_A, subscription_info, topic, 1, ASIDE),
@@ -321,8 +322,10 @@ static char *place_of(const struct scene *scene, const struct directory *d, enum
     switch (where) {
     case TOPIC_A:
         return VALID_COPY(d->topics[a]);
+    case RING_A1:
     case RING_A2:
-        return VALID_COPY(d->rings[ring_index(d, scene->rings[A2])]);
+        i = ring_index(d, scene->rings[where == RING_A1 ? A1 : A2]);
+        return VALID_COPY(d->rings[i]);
     case SUBSCRIPTION_A:
         while (directory_subscription(d, i, &s, NULL) && s.serial != scene->subscriptions[OF_A])
             i++;
@@ -338,8 +341,10 @@ static void inflict(const struct scene *scene, const struct damage *damage) {
     struct segment_map map;
     struct directory d = attach(scene, &map);
     uint64_t value = damage->value;
-    if (value == SERIAL_OF_A1)
-        value = damage->where == RING_A2 ? scene->rings[A1] : scene->subscriptions[OF_B];
+    if (value == ANOTHERS_SERIAL)
+        value = damage->where == RING_A1   ? scene->rings[A2]
+                : damage->where == RING_A2 ? scene->rings[A1]
+                                           : scene->subscriptions[OF_B];
     if (value == INDEX_OF_A2)
         value = ring_index(&d, scene->rings[A2]);
     char *place = place_of(scene, &d, damage->where) + damage->offset;
