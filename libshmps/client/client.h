@@ -229,6 +229,12 @@ struct publisher_page {
     struct segment_map map; /* readers segment, read-only */
 };
 
+/* Whom this publisher has evicted: the bit and the cell of the roster, as it was. */
+struct evicted_seat {
+    uint16_t bit;
+    uint64_t cell;
+};
+
 struct shmps_publisher {
     struct ring_publisher ring; /* hot */
     struct shmps *bus;
@@ -236,7 +242,11 @@ struct shmps_publisher {
     bool loaned;
     atomic_u32 lost;            /* pubsubd no longer knows it: set by whoever reconnects */
     size_t loan_bytes;
-    uint64_t stalled_ns;        /* there has been no room since; 0: there was at the last look */
+    uint64_t stalled_ns;        /* there has been no room since; 0: there was at the last look, */
+    uint64_t stalled_head;      /* for this sample; */
+    uint64_t laggards[32];      /* bits of those who lagged then */
+    struct evicted_seat *evicted_seats;
+    size_t n_evicted_seats;
     uint64_t dead_looked_ns;    /* when it was last looked for dead readers */
     uint64_t evictions;
 
@@ -265,6 +275,8 @@ struct shmps_publisher {
 int publisher_check(const struct shmps_publisher *pub);
 /* Read the roster anew, map new readers segments. */
 int roster_refresh(struct shmps_publisher *pub);
+/* The cell of a bit, 0: none. */
+uint64_t roster_cell(const struct shmps_publisher *pub, uint16_t bit);
 /* room.c: make or wait for room for n samples. 0, FULL, errors. The roster is fresh afterwards. */
 int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns);
 

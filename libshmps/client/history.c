@@ -78,12 +78,21 @@ void history_join(struct shmps_subscriber *sub, const struct topic_view *topic) 
         join_at(sub, choices[i].view, choices[i].begin, choices[i].end);
 }
 
+/* Read to its end, and what its publisher has in the next one is history, too. */
+static bool is_in_the_way(struct ring_view *view) {
+    return view->succeeded && view->joined && !view->blocked &&
+           view->reader.next >= view->history_end && !ring_reader_ready(&view->reader) &&
+           (view->retired || view_handed_over(view));
+}
+
 struct ring_view *history_pick(struct shmps_subscriber *sub) {
     struct ring_view *oldest = NULL;
     uint64_t oldest_time = UINT64_MAX;
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
         uint64_t time = 0; /* gone meanwhile: taking it finds the loss */
+        if (is_in_the_way(view))
+            return view;
         if (!view->joined || view->blocked || view->reader.next >= view->history_end)
             continue;
         ring_sample_time(&view->reader, view->reader.next, &time);

@@ -53,6 +53,8 @@ static int adopt_ring(struct shmps_publisher *pub, int fd, const struct wire_rep
             wake_bell(pub);
     }
     unmap_ring(pub);
+    pub->stalled_ns = 0;
+    pub->n_evicted_seats = 0; /* in the new ring nobody is */
     pub->ring = next;
     pub->map = m.map;
     pub->memory = memory;
@@ -222,6 +224,7 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
     }
     presence_free(&pub->presence);
     free(pub->readers);
+    free(pub->evicted_seats);
     free(pub);
 }
 

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <string.h>
 #include <unistd.h>
 
 #define SPIN_NS UINT64_C(20000) /* spin this long before sleeping (SHMPS_WAIT_DEFAULT) */
@@ -61,29 +62,6 @@ static enum ring_reclaim_result sleep_for_space(struct shmps_publisher *pub, uin
 
 /* ---- patience (DESIGN 4): works without pubsubd, by what the directory says */
 
-/* Who has the seat of this bit? */
-static bool find_owner(const struct shmps_publisher *pub, uint16_t bit, struct owner_info *ret) {
-    const struct directory *d = &pub->bus->directory;
-    struct topic_info topic;
-    struct subscription_info s;
-    if (!directory_topic(d, pub->topic, &topic, NULL))
-        return false;
-    uint32_t page = topic.first_page;
-    for (uint32_t ordinal = 0; page < d->geometry.pages; ordinal++) {
-        if (ordinal == bit / 64u) {
-            /* SYNC page.cells: acquire pairs with pubsubd's release store. */
-            uint64_t cell = atomic_load_acquire(&d->pages[page].cells[bit % 64u]);
-            if (cell == 0 || !directory_subscription(d, cell_subscription(cell), &s, NULL))
-                return false;
-            *ret = s.owner;
-            return s.live;
-        }
-        /* SYNC page.next: pairs with the release when a page is linked */
-        page = ordinal < TOPIC_PAGES_MAX ? atomic_load_acquire(&d->pages[page].next) : NO_INDEX;
-    }
-    return false;
-}
-
 /* Pids in the directory are as pubsubd sees them: only who sees himself as pubsubd does can tell
  * from one that its process has ended. */
 static bool sees_pids(const struct shmps_publisher *pub) {
@@ -93,25 +71,45 @@ static bool sees_pids(const struct shmps_publisher *pub) {
            info.owner.start_time == process_start_time(getpid());
 }
 
-static bool is_dead(const struct shmps_publisher *pub, uint16_t bit) {
-    struct owner_info owner;
-    return find_owner(pub, bit, &owner) && process_has_ended(owner.pid, owner.start_time);
+static bool is_dead(const struct shmps_publisher *pub, uint64_t cell) {
+    struct subscription_info s;
+    return cell != 0 &&
+           directory_subscription(&pub->bus->directory, cell_subscription(cell), &s, NULL) &&
+           s.live && process_has_ended(s.owner.pid, s.owner.start_time);
 }
 
-/* Those who have not come as far as is wanted; or of these only the dead, whom pubsubd would have
- * reaped if it were there. True: there were some. */
-static bool evict_laggards(struct shmps_publisher *pub, bool dead_only) {
+/* A reliable reader that keeps n samples from being published. */
+static bool lags(const struct ring_publisher *ring, uint32_t i, uint32_t n) {
+    const struct ring_reader_ref *reader = &ring->readers[i];
+    /* relaxed: a reader who stores more just now is late all the same */
+    uint64_t need = atomic_load_relaxed(&reader->entry->need);
+    return reader->reliable && !ring_is_evicted(ring, i) && need < ring->head &&
+           ring->head - need > ring->g.depth - n;
+}
+
+/* The seat is remembered, so that the bit can be cleared when it is another's. */
+static void evict(struct shmps_publisher *pub, uint32_t i, uint64_t cell) {
+    size_t n = pub->n_evicted_seats;
+    struct evicted_seat *grown = realloc(pub->evicted_seats, (n + 1) * sizeof *grown);
+    if (!grown)
+        return; /* later */
+    pub->evicted_seats = grown;
+    grown[pub->n_evicted_seats++] = (struct evicted_seat){ pub->ring.readers[i].bit, cell };
+    ring_evict(&pub->ring, i);
+    pub->evictions++;
+}
+
+/* Those who have kept n samples from being published since the stall began; or, of all who do, the
+ * dead, whom pubsubd would have reaped if it were there. True: there were some. */
+static bool evict_laggards(struct shmps_publisher *pub, uint32_t n, bool dead) {
     struct ring_publisher *ring = &pub->ring;
     uint64_t before = pub->evictions;
     for (uint32_t i = 0; i < ring->n_readers; i++) {
-        const struct ring_reader_ref *reader = &ring->readers[i];
-        /* relaxed: a reader who stores more just now is late all the same */
-        if (reader->reliable && !ring_is_evicted(ring, i) &&
-            atomic_load_relaxed(&reader->entry->need) < ring->wanted &&
-            (!dead_only || is_dead(pub, reader->bit))) {
-            ring_evict(ring, i);
-            pub->evictions++;
-        }
+        uint16_t bit = ring->readers[i].bit;
+        uint64_t cell = roster_cell(pub, bit);
+        if (lags(ring, i, n) &&
+            (dead ? is_dead(pub, cell) : pub->laggards[bit / 64] >> (bit % 64) & 1))
+            evict(pub, i, cell);
     }
     if (pub->evictions == before)
         return false;
@@ -125,19 +123,31 @@ static bool evict_laggards(struct shmps_publisher *pub, bool dead_only) {
 }
 
 /* Now and then while there is no room: a reader that is provably dead is evicted. */
-static bool evict_dead(struct shmps_publisher *pub, uint64_t now) {
+static bool evict_dead(struct shmps_publisher *pub, uint32_t n, uint64_t now) {
     if (now - pub->dead_looked_ns < SLEEP_BOUND_NS)
         return false;
     pub->dead_looked_ns = now;
-    return sees_pids(pub) && evict_laggards(pub, true);
+    return sees_pids(pub) && evict_laggards(pub, n, true);
 }
 
-/* There is no room: when will patience be over? NEVER if the topic has all the time. The first
- * look at the stall begins it; room ends it. */
-static uint64_t patience_end(struct shmps_publisher *pub, uint64_t now) {
+/* The first look at a stall: whoever comes later, or lags later, is not its cause. */
+static void begin_stall(struct shmps_publisher *pub, uint32_t n, uint64_t now) {
+    pub->stalled_ns = pub->dead_looked_ns = now;
+    pub->stalled_head = pub->ring.head;
+    memset(pub->laggards, 0, sizeof pub->laggards);
+    for (uint32_t i = 0; i < pub->ring.n_readers; i++) {
+        uint16_t bit = pub->ring.readers[i].bit;
+        if (lags(&pub->ring, i, n))
+            pub->laggards[bit / 64] |= UINT64_C(1) << (bit % 64);
+    }
+}
+
+/* There is no room: when will patience be over? NEVER if the topic has all the time. A stall is
+ * that of one sample: whatever has been published since has ended it. */
+static uint64_t patience_end(struct shmps_publisher *pub, uint32_t n, uint64_t now) {
     struct topic_info info;
-    if (pub->stalled_ns == 0)
-        pub->stalled_ns = pub->dead_looked_ns = now;
+    if (pub->stalled_ns == 0 || pub->stalled_head != pub->ring.head)
+        begin_stall(pub, n, now);
     if (!directory_topic(&pub->bus->directory, pub->topic, &info, NULL) || info.patience_ns == 0)
         return NEVER;
     uint64_t end;
@@ -174,9 +184,11 @@ int room_wait(struct shmps_publisher *pub, uint32_t n, int64_t timeout_ns) {
             break;
         }
         uint64_t now = now_ns();
-        uint64_t patience = patience_end(pub, now);
-        if (now >= patience ? evict_laggards(pub, false) : evict_dead(pub, now))
+        uint64_t patience = patience_end(pub, n, now);
+        if (now >= patience ? evict_laggards(pub, n, false) : evict_dead(pub, n, now))
             continue;
+        if (now >= patience) /* others lag by now: their time begins */
+            begin_stall(pub, n, now);
         if (timeout_ns == 0)
             return SHMPS_FULL;
         if (deadline == 0)

@@ -77,6 +77,35 @@ static int read_page(struct shmps_publisher *pub, uint32_t page, uint32_t *pins_
     return r;
 }
 
+uint64_t roster_cell(const struct shmps_publisher *pub, uint16_t bit) {
+    const struct directory *d = &pub->bus->directory;
+    struct topic_info topic;
+    if (!directory_topic(d, pub->topic, &topic, NULL))
+        return 0;
+    uint32_t page = topic.first_page;
+    for (uint32_t ordinal = 0; page < d->geometry.pages && ordinal <= bit / 64u; ordinal++) {
+        /* SYNC page.cells: acquire pairs with pubsubd's release store. */
+        if (ordinal == bit / 64u)
+            return atomic_load_acquire(&d->pages[page].cells[bit % 64u]);
+        /* SYNC page.next: pairs with the release when a page is linked */
+        page = atomic_load_acquire(&d->pages[page].next);
+    }
+    return 0;
+}
+
+/* The bits of those who were evicted and have left: their cells can be given to others again. */
+static void unevict_gone(struct shmps_publisher *pub) {
+    for (size_t i = 0; i < pub->n_evicted_seats;) {
+        const struct evicted_seat *seat = &pub->evicted_seats[i];
+        if (roster_cell(pub, seat->bit) == seat->cell) {
+            i++;
+            continue;
+        }
+        ring_unevict(&pub->ring, seat->bit);
+        pub->evicted_seats[i] = pub->evicted_seats[--pub->n_evicted_seats];
+    }
+}
+
 static int read_roster(struct shmps_publisher *pub) {
     const struct directory *d = &pub->bus->directory;
     struct topic_info info;
@@ -124,6 +153,7 @@ int roster_refresh(struct shmps_publisher *pub) {
     pub->ring.groups = pub->groups;
     if (r < 0)
         return r;
+    unevict_gone(pub);
     pub->ring.generation_seen = g;
     return 0;
 }

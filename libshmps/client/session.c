@@ -313,8 +313,17 @@ void session_close_serial(struct shmps *bus, uint64_t serial) {
     struct wire_reply reply;
     wire_init(&request, WIRE_CLOSE, 0);
     request.serial = serial;
-    if (session_request(bus, &request, &reply, NULL) == SHMPS_E_NO_DAEMON)
+    reply.status = 0;
+    int r = session_request(bus, &request, &reply, NULL);
+    if (r < 0 && (r == SHMPS_E_NO_DAEMON || reply.status == 0)) /* pubsubd has not answered */
         bus->unclosed = true;
+}
+
+static void keep_left(struct left_behind *left) {
+    pthread_mutex_lock(&left_lock);
+    left->next = left_behind;
+    left_behind = left;
+    pthread_mutex_unlock(&left_lock);
 }
 
 void session_leave(struct shmps *bus) {
@@ -324,15 +333,13 @@ void session_leave(struct shmps *bus) {
     left->secret = bus->secret;
     left->fork_mark = bus->fork_mark;
     memcpy(left->socket_path, bus->socket_path, sizeof left->socket_path);
-    pthread_mutex_lock(&left_lock);
-    left->next = left_behind;
-    left_behind = left;
-    pthread_mutex_unlock(&left_lock);
+    keep_left(left);
 }
 
 static struct left_behind *take_left(const struct shmps *bus) {
     struct left_behind *found = NULL;
-    pthread_mutex_lock(&left_lock);
+    if (pthread_mutex_trylock(&left_lock) != 0)
+        return NULL; /* another thread is at it; or was, when this process was forked from it */
     for (struct left_behind **p = &left_behind; *p && !found; p = found ? p : &(*p)->next)
         if ((*p)->fork_mark == bus->fork_mark &&
             strcmp((*p)->socket_path, bus->socket_path) == 0) {
@@ -345,7 +352,8 @@ static struct left_behind *take_left(const struct shmps *bus) {
 
 void session_settle(struct shmps *bus) {
     struct left_behind *left;
-    while ((left = take_left(bus))) {
+    bool settled = true;
+    while (settled && (left = take_left(bus))) {
         struct shmps old = *bus; /* its session is another, in the name of the one that has gone */
         struct wire_plain ping;
         struct wire_reply reply = { .status = 0 };
@@ -355,9 +363,14 @@ void session_settle(struct shmps *bus) {
         if (session_open(&old) == 0) {
             send_drained(&old, 0);
             wire_init(&ping, WIRE_PING, 0); /* answered: it has looked */
-            exchange(&old, &ping, &reply, NULL);
+            settled = exchange(&old, &ping, &reply, NULL) == 0;
+        } else {
+            settled = false;
         }
         session_drop(&old);
-        free(left);
+        if (settled)
+            free(left);
+        else
+            keep_left(left); /* for the next one */
     }
 }

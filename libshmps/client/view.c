@@ -9,8 +9,21 @@ static struct ring_view *find_view(const struct shmps_subscriber *sub, uint64_t 
     return NULL;
 }
 
-/* A successor waits until its predecessor is drained, so that the order of a publisher that grew
- * is kept. */
+/* A successor waits until all rings of its publisher before it are drained, so that the order of a
+ * publisher that grew is kept; one in between may have gone, empty. Two of the same predecessor:
+ * in one of them nothing was ever published. */
+static struct ring_view *find_before(const struct shmps_subscriber *sub,
+                                     const struct ring_view *view) {
+    struct ring_view *before = NULL;
+    for (uint32_t i = 0; view->predecessor != 0 && i < sub->n_rings; i++) {
+        struct ring_view *v = sub->rings[i];
+        if (v->publisher == view->publisher && v->serial < view->serial &&
+            v->predecessor != view->predecessor && (!before || v->serial > before->serial))
+            before = v;
+    }
+    return before;
+}
+
 static void unblock(struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
@@ -18,7 +31,7 @@ static void unblock(struct shmps_subscriber *sub) {
     }
     for (uint32_t i = 0; i < sub->n_rings; i++) {
         struct ring_view *view = sub->rings[i];
-        struct ring_view *before = view->predecessor ? find_view(sub, view->predecessor) : NULL;
+        struct ring_view *before = find_before(sub, view);
         view->blocked = view->broken || before;
         if (before)
             before->succeeded = true;

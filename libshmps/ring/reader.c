@@ -26,7 +26,7 @@ static bool holds_publisher_back(const struct ring_reader *r) {
 /* SYNC reader.need / ring.starved: the reader's running side of DESIGN 5, space: its store must
  * not be passed by its load. */
 static void settle_barrier(const struct ring_reader *r) {
-    if (r->fence)
+    if (r->fence || r->g.mode == RING_FENCE) /* its publisher does not call membarrier either */
         fence_seq_cst();
     else
         compiler_barrier();
