@@ -261,7 +261,8 @@ enum shmps_sample_flags {
     SHMPS_SAMPLE_EVICTED = 4, /* once for each publisher that this reliable subscriber has stalled
                                  for longer than the topic's patience: it has gone on, `lost` tells
                                  by how many, and it is read as by a lossy one from here on. Open
-                                 anew to be reliable again. Also set on a LOST */
+                                 anew to be reliable again; so it is in a larger ring that the
+                                 publisher grows into. Also set on a LOST */
 };
 
 /* A received sample. Filled by take and read; the caller must not change what is internal. */

@@ -76,6 +76,8 @@ struct shmps {
 
     int session;                  /* control socket, -1: down */
     uint32_t sequence;
+    uint64_t session_number;      /* counts sessions, so that claims tell theirs */
+    bool claiming;                /* not all handles are claimed in this session yet */
     bool unclosed;                /* something was closed while nobody answered */
     uint32_t late;                /* answers still to come that nobody waits for any more */
     uint64_t secret;
@@ -229,6 +231,12 @@ struct publisher_page {
     struct segment_map map; /* readers segment, read-only */
 };
 
+/* Which session knows a handle. */
+struct claim {
+    uint64_t session;           /* its number */
+    uint32_t asked;             /* sequence of a claim whose answer is late, 0: none */
+};
+
 /* Whom this publisher has evicted: the bit and the cell of the roster, as it was. */
 struct evicted_seat {
     uint16_t bit;
@@ -242,6 +250,7 @@ struct shmps_publisher {
     bool loaned;
     atomic_u32 lost;            /* pubsubd no longer knows it: set by whoever reconnects */
     size_t loan_bytes;
+    struct claim claim;
     uint64_t stalled_ns;        /* there has been no room since; 0: there was at the last look, */
     uint64_t stalled_head;      /* for this sample; */
     uint64_t laggards[32];      /* bits of those who lagged then */
@@ -304,6 +313,8 @@ struct topic_view {
     uint64_t gone_base;       /* topic_info.gone at the first look, in open: what
                                  went before was not promised, */
     uint64_t gone;            /* and now; */
+    uint64_t gone_ring;       /* the last that is counted in `gone`; */
+    uint64_t leaving;         /* samples in rings that are being removed, and not counted yet; */
     uint64_t gone_seen;       /* what of it lay in rings that were seen; */
     uint64_t missed;          /* the rest */
     uint64_t missed_untold;
@@ -346,6 +357,7 @@ struct hold {
 
 struct shmps_subscriber {
     struct shmps *bus;
+    struct claim claim;
     const atomic_u32 *generation; /* of the topic, or of the whole for a filter */
     uint32_t generation_seen;
     bool exact;

@@ -47,7 +47,7 @@ void missed_settle(struct shmps_subscriber *sub, struct topic_view *topic) {
     /* A ring leaves the list before it is counted: the difference may be short for a while, and is
      * never too large. */
     if (!topic->based)
-        topic->gone_base = topic->gone - topic->gone_seen - topic->missed;
+        topic->gone_base = topic->gone + topic->leaving - topic->gone_seen - topic->missed;
     topic->based = true;
     uint64_t missed = topic->gone - topic->gone_base - topic->gone_seen;
     if (missed > SEQUENCE_END || missed <= topic->missed)

@@ -95,6 +95,7 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
     if (fd < 0)
         return error_raise(SHMPS_E_PROTOCOL, "pubsubd sent no descriptor for the ring of \"%s\"",
                            pub->name);
+    pub->claim.session = pub->bus->session_number;
     r = adopt_ring(pub, fd, &reply);
     if (r < 0)
         return refuse_ring(pub, &reply, r);

@@ -6,8 +6,36 @@
 
 #define RECONNECT_PAUSE_NS UINT64_C(50000000)
 
+/* Pubsubd has answered a claim: it knows the handle again, or no longer. */
+static void claim_answered(const struct shmps *bus, struct claim *claim, atomic_u32 *gone, int r) {
+    claim->session = bus->session_number;
+    claim->asked = 0;
+    if (r < 0)
+        atomic_store_relaxed(gone, 1); /* relaxed: only ever set, as `rebuilt` */
+}
+
+/* Is it the late answer to a claim? */
+static bool is_claim(struct shmps *bus, const struct wire_reply *reply) {
+    uint32_t sequence = reply->header.sequence;
+    for (struct shmps_publisher *p = bus->publishers; p; p = p->next)
+        if (p->claim.asked == sequence) {
+            claim_answered(bus, &p->claim, &p->lost, reply->status);
+            return true;
+        }
+    for (struct shmps_subscriber *s = bus->subscribers; s; s = s->next)
+        if (s->claim.asked == sequence) {
+            claim_answered(bus, &s->claim, &s->gone, reply->status);
+            return true;
+        }
+    return false;
+}
+
 /* An answer that came too late. What it has opened is closed again: one more answer to come. */
 static void discard(struct shmps *bus, const struct wire_reply *reply) {
+    if (is_claim(bus, reply)) {
+        bus->late--;
+        return;
+    }
     bool opened = reply->header.type == (WIRE_REPLY | WIRE_OPEN_PUBLISHER) ||
                   reply->header.type == (WIRE_REPLY | WIRE_OPEN_SUBSCRIBER);
     if (opened && reply->status == 0) {
@@ -145,6 +173,7 @@ static int hello(struct shmps *bus) {
     if (!bus->admin && reply.u.hello.directory != bus->directory.header->identity.serial)
         atomic_store_relaxed(&bus->rebuilt, 1); /* relaxed: as in session_rebuilt() */
     bus->epoch = reply.u.hello.epoch;
+    bus->session_number++;
     return 0;
 }
 
@@ -171,33 +200,39 @@ int session_open(struct shmps *bus) {
 
 /* ---- coming back: everything that was open is claimed by its serial */
 
-static void claim_publisher(struct shmps *bus, struct shmps_publisher *pub) {
-    struct wire_open_publisher request;
+/* Send a claim. False: no answer in time - it may come late -, or the session has broken. */
+static bool send_claim(struct shmps *bus, void *request, struct claim *claim, atomic_u32 *gone) {
+    const struct wire_header *header = request;
     struct wire_reply reply = { .status = 0 };
+    int r = exchange(bus, request, &reply, NULL);
+    if (is_broken(r, &reply))
+        session_drop(bus);
+    else if (r == SHMPS_E_NO_DAEMON)
+        claim->asked = header->sequence;
+    else
+        claim_answered(bus, claim, gone, r);
+    return claim->session == bus->session_number;
+}
+
+static bool claim_publisher(struct shmps *bus, struct shmps_publisher *pub) {
+    struct wire_open_publisher request;
+    if (pub->claim.session == bus->session_number)
+        return true;
     wire_init(&request, WIRE_OPEN_PUBLISHER, 0);
     memcpy(request.topic, pub->name, sizeof request.topic);
     request.claim = pub->serial;
-    int r = exchange(bus, &request, &reply, NULL);
-    if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
-        session_drop(bus);
-    else if (r < 0)
-        atomic_store_relaxed(&pub->lost, 1); /* relaxed: only ever set, as `rebuilt` */
+    return send_claim(bus, &request, &pub->claim, &pub->lost);
 }
 
-static void claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
+static bool claim_subscriber(struct shmps *bus, struct shmps_subscriber *sub) {
     struct wire_open_subscriber request;
-    struct wire_reply reply = { .status = 0 };
-    if (sub->policy == POLICY_NONE)
-        return; /* an observer was never announced */
+    if (sub->claim.session == bus->session_number || sub->policy == POLICY_NONE)
+        return true; /* an observer was never announced */
     wire_init(&request, WIRE_OPEN_SUBSCRIBER, 0);
     memcpy(request.filter, sub->filter, sizeof request.filter);
     request.policy = sub->policy;
     request.claim = sub->serial;
-    int r = exchange(bus, &request, &reply, NULL);
-    if (is_broken(r, &reply) || r == SHMPS_E_NO_DAEMON)
-        session_drop(bus);
-    else if (r < 0)
-        atomic_store_relaxed(&sub->gone, 1); /* relaxed: as above */
+    return send_claim(bus, &request, &sub->claim, &sub->gone);
 }
 
 static void send_drained(struct shmps *bus, uint64_t ring) {
@@ -206,6 +241,25 @@ static void send_drained(struct shmps *bus, uint64_t ring) {
     hint.ring = ring;
     if (bus->session >= 0 && wire_send(bus->session, &hint, -1) == SHMPS_E_NO_DAEMON)
         session_drop(bus);
+}
+
+/* Claim what this session has not claimed yet. When an answer does not come in time - pubsubd may
+ * be stopped, or busy with others - the session stays, as a hang-up would be taken for our death,
+ * and this goes on when the answer has come. */
+static void claim_all(struct shmps *bus) {
+    bus->claiming = true;
+    for (struct shmps_publisher *p = bus->publishers; p; p = p->next)
+        if (!claim_publisher(bus, p))
+            return;
+    for (struct shmps_subscriber *s = bus->subscribers; s; s = s->next)
+        if (!claim_subscriber(bus, s))
+            return;
+    bus->claiming = false;
+    if (bus->admin)
+        return;
+    send_drained(bus, 0); /* those that were drained while it was down; and what is not claimed has
+                             been closed */
+    bus->unclosed = false;
 }
 
 static int reconnect(struct shmps *bus) {
@@ -221,15 +275,7 @@ static int reconnect(struct shmps *bus) {
     int r = session_open(bus);
     if (r < 0 || session_rebuilt(bus))
         return r;
-    for (struct shmps_publisher *p = bus->publishers; p && bus->session >= 0; p = p->next)
-        claim_publisher(bus, p);
-    for (struct shmps_subscriber *s = bus->subscribers; s && bus->session >= 0; s = s->next)
-        claim_subscriber(bus, s);
-    if (bus->session >= 0 && !bus->admin) {
-        send_drained(bus, 0); /* those that were drained while it was down; and what is not claimed
-                                 has been closed */
-        bus->unclosed = false;
-    }
+    claim_all(bus);
     return bus->session >= 0
                ? 0
                : error_raise(SHMPS_E_NO_DAEMON, "pubsubd of instance \"%s\" went down again",
@@ -284,6 +330,8 @@ void session_follow(struct shmps *bus) {
     }
     if (bus->session < 0 || epoch != bus->epoch || is_hung_up(bus->session))
         reconnect(bus);
+    else if (bus->claiming && bus->late == 0)
+        claim_all(bus);
     pthread_mutex_unlock(&bus->lock);
 }
 

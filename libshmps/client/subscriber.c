@@ -61,6 +61,7 @@ static int announce(struct shmps_subscriber *sub, uint32_t *ret_topic) {
     if (r < 0)
         return error_context(r, "cannot subscribe to \"%s\"", sub->filter);
     sub->serial = reply.u.subscriber.serial;
+    sub->claim.session = sub->bus->session_number;
     sub->record = reply.u.subscriber.record;
     *ret_topic = reply.u.subscriber.topic;
     if (sub->exact && *ret_topic >= sub->bus->directory.geometry.topics)

@@ -252,6 +252,7 @@ static int take_now(struct shmps_subscriber *sub, struct want *want, struct shmp
         struct ring_view *view = history_pick(sub);
         if (!view)
             break;
+        gone = false;
         int r = take_from(sub, view, want, ret, &gone);
         *ret_view = gone ? NULL : view;
         if (r != SHMPS_EMPTY)

@@ -215,21 +215,28 @@ static int follow_rings(struct shmps_subscriber *sub, struct topic_view *topic, 
     struct ring_info info;
     uint32_t index = first;
     int first_error = 0;
-    bool removing = false;
     for (uint32_t i = 0; i < d->geometry.rings && index < d->geometry.rings; i++) {
         if (!directory_ring(d, index, &info) || info.topic != topic->index ||
             info.state == RING_FREE)
             break;
-        removing |= info.state == RING_REMOVED;
-        int r = info.state == RING_REMOVED ? 0 : follow_ring(sub, topic, &info);
+        int r = 0;
+        if (info.state != RING_REMOVED)
+            r = follow_ring(sub, topic, &info);
+        else if (info.serial != topic->gone_ring)
+            topic->leaving += info.final_head - info.start; /* not counted yet */
         if (r < 0 && first_error == 0)
             first_error = r;
         index = info.next;
     }
-    /* Of a ring that is being removed it is not certain whether `gone` has it in already: no
-     * counting can begin there. */
-    *ret_whole = index == NO_INDEX && (topic->based || !removing);
+    *ret_whole = index == NO_INDEX;
     return first_error;
+}
+
+/* Has nothing gone since topic->gone was read? */
+static bool gone_is(const struct shmps_subscriber *sub, const struct topic_view *topic) {
+    struct topic_info info;
+    return directory_topic(&sub->bus->directory, topic->index, &info, NULL) &&
+           info.gone == topic->gone;
 }
 
 #define WALKS_MAX 16
@@ -252,12 +259,16 @@ static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) 
                 return 0; /* not ours yet: the generation will move */
         }
         topic->gone = info.gone;
+        topic->gone_ring = info.gone_ring;
+        topic->leaving = 0;
         if (info.serial > sub->serial)
             topic->based = true; /* younger than we are: all that goes with its rings is for us */
         topic->history = sub->history_samples == SHMPS_HISTORY_NONE
                              ? 0
                              : (uint32_t)max_u64(sub->history_samples, info.history);
         r = follow_rings(sub, topic, info.first_ring, &topic->whole);
+        /* what has gone unseen during the first walk would be taken for missed */
+        topic->whole = topic->whole && (topic->based || gone_is(sub, topic));
     }
     history_join(sub, topic);
     return r;

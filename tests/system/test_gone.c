@@ -220,6 +220,50 @@ static void test_a_dead_subscriber_without_pubsubd(void **state) {
     }
 }
 
+/* ---- coming back to a pubsubd that is stopped */
+
+static void *knock(void *argument) {
+    struct shmps *bus = argument;
+    while (shmps_daemon_alive(bus) == 1) {}
+    return NULL;
+}
+
+/* Nobody is taken for dead because pubsubd was stopped while he came back. */
+static void test_pubsubd_is_stopped_while_all_come_back(void **state) {
+    (void)state;
+    enum { HANDLES = 300 };
+    struct shmps_publisher *pubs[HANDLES];
+    uint64_t random = test_seed();
+    for (int round = 0; round < 4; round++) {
+        struct shmps_connect_options o = SHMPS_CONNECT_OPTIONS_INIT;
+        struct shmps *bus, *other = connected();
+        pthread_t thread;
+        o.timeout_ns = 100000000;
+        assert_ok(shmps_connect(&bus, &o));
+        for (int i = 0; i < HANDLES; i++) {
+            char topic[16];
+            snprintf(topic, sizeof topic, "t/%d", i);
+            while (shmps_publisher_open(bus, topic, NULL, &pubs[i]) == SHMPS_E_NO_DAEMON) {}
+        }
+        daemon_kill();
+        daemon_start();
+        assert_int_equal(pthread_create(&thread, NULL, knock, bus), 0); /* comes back, claims */
+        for (uint64_t k = draw(&random, 40); k > 0; k--)
+            shmps_daemon_alive(other);
+        kill(daemon_pid(), SIGSTOP);
+        pthread_join(thread, NULL); /* it has waited in vain */
+        kill(daemon_pid(), SIGCONT);
+        while (shmps_daemon_alive(bus) != 1) {}
+        struct shmps_subscriber *sub = subscriber_on(other, "t/#", SHMPS_RELIABLE);
+        for (int i = 0; i < HANDLES; i++)
+            assert_ok(message_publish(pubs[i], 1, 0, MESSAGE_BYTES_MIN, 0));
+        assert_ok(shmps_subscriber_wait_publishers(sub, HANDLES, 0));
+        assert_int_equal(take_all(sub).received, HANDLES);
+        shmps_close(bus);
+        shmps_close(other);
+    }
+}
+
 /* ---- growing while pubsubd is slow or dead */
 
 static struct shmps *impatient(void) {
@@ -270,6 +314,25 @@ static void test_a_publisher_that_cannot_grow_goes_on(void **state) {
         shmps_close(bus);
         assert_int_equal(count_segments("r"), 0);
     }
+}
+
+/* A ring in which nothing was published goes at once, and those around it keep their order. */
+static void test_a_ring_in_between_goes_empty(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_subscriber *sub = subscriber_on(bus, "t", SHMPS_RELIABLE);
+    struct shmps_subscriber *observer = subscriber_on(bus, "t", SHMPS_OBSERVE);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 128, 0);
+    void *loan;
+    for (uint64_t i = 0; i < 100; i++)
+        assert_ok(message_publish(pub, 1, i, 100, 0));
+    assert_ok(shmps_loan(pub, 20000, 0, &loan));
+    assert_ok(shmps_discard(pub));
+    assert_ok(message_publish(pub, 1, 100, 200000, 0));
+    assert_ok(message_publish(pub, 1, 101, 100, 0));
+    expect(observer, 0, 102); /* first: for it nothing is kept */
+    expect(sub, 0, 102);
+    shmps_close(bus);
 }
 
 /* pubsubd is killed again and again, at any instruction of a grow. */
@@ -345,7 +408,9 @@ int main(void) {
         WITH_DAEMON(test_a_subscriber_closed_without_pubsubd),
         WITH_DAEMON(test_a_connection_closed_without_pubsubd),
         WITH_DAEMON(test_a_dead_subscriber_without_pubsubd),
+        WITH_DAEMON(test_pubsubd_is_stopped_while_all_come_back),
         WITH_DAEMON(test_a_publisher_that_cannot_grow_goes_on),
+        WITH_DAEMON(test_a_ring_in_between_goes_empty),
         WITH_DAEMON(test_pubsubd_is_killed_while_a_publisher_grows),
     };
     return cmocka_run_group_tests_name("what has gone", tests, NULL, NULL);

@@ -123,6 +123,28 @@ static void test_the_last_value_is_retained(void **state) {
     daemon_stop();
 }
 
+/* By time over two publishers, one of which has grown; and before what is new. */
+static void test_history_of_one_that_has_grown(void **state) {
+    (void)state;
+    start_with("topic t { history = 20 }");
+    struct shmps *bus = connected();
+    struct shmps_publisher *a = publisher_on(bus, "t", 32, 0), *b = publisher_on(bus, "t", 32, 0);
+    struct shmps_subscriber *keeper = subscribe(bus, "t", SHMPS_LOSSY, 0);
+    for (uint64_t i = 0; i < 12; i++)
+        assert_ok(message_publish(i % 2 ? b : a, (uint32_t)(i % 2), i / 2, i == 6 ? 50000 : 100,
+                                  0));
+    struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_LOSSY, 0);
+    for (uint64_t i = 6; i < 9; i++)
+        assert_ok(message_publish(b, 1, i, 100, 0));
+    for (uint64_t i = 0; i < 12; i++)
+        expect(sub, (uint32_t)(i % 2), i / 2, 1, true);
+    expect(sub, 1, 6, 3, false);
+    expect_nothing(sub);
+    shmps_subscriber_close(keeper);
+    shmps_close(bus);
+    daemon_stop();
+}
+
 static void test_a_ring_is_deep_enough_for_the_history(void **state) {
     (void)state;
     start_with("topic deep { history = 300 }");
@@ -215,6 +237,76 @@ static void test_patience_ends(void **state) {
     }
 }
 
+/* Only who has kept just that from being published for all the time. */
+static void test_patience_is_with_others(void **state) {
+    (void)state;
+    start_with("topic t { patience = 30ms }");
+    struct shmps *bus = connected();
+    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *slow = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 64, 64);
+    publish(pub, 1, 0, 64);
+    expect(slow, 1, 0, 6, false); /* room for 6, less than a publisher reclaims at a time */
+    assert_result(message_publish(pub, 1, 64, MESSAGE_BYTES_MIN, 0), SHMPS_FULL);
+    struct shmps_subscriber *late = subscribe(bus, "t", SHMPS_RELIABLE, 56); /* lags, but is new */
+    assert_ok(message_publish(pub, 1, 64, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
+    expect(slow, 1, 6, 59, false);
+    assert_int_equal(evictions_of(slow), 0);
+    expect(late, 1, 8, 56, true);
+    expect(late, 1, 64, 1, false);
+    assert_int_equal(evictions_of(late), 0);
+    shmps_subscriber_close(stuck);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+/* A full batch that was given up is no stall of what is published later. */
+static void test_a_stall_is_that_of_one_sample(void **state) {
+    (void)state;
+    start_with("topic t { patience = 30ms }");
+    struct shmps *bus = connected();
+    struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_publisher *pub = publisher_on(bus, "t", 16, 64);
+    struct shmps_message batch[16];
+    struct message message;
+    size_t done;
+    message_fill(&message, 1, 0, sizeof message);
+    for (int i = 0; i < 16; i++)
+        batch[i] = (struct shmps_message){ &message, sizeof message, 0 };
+    publish(pub, 1, 0, 1);
+    assert_result(shmps_publish_batch(pub, batch, 16, SHMPS_EXACTLY, 0, &done), SHMPS_FULL);
+    publish(pub, 1, 1, 14);
+    expect(sub, 1, 0, 15, false);
+    assert_result(shmps_take(sub, &(struct shmps_sample){ 0 }, 40000000), SHMPS_TIMEOUT);
+    publish(pub, 1, 15, 1); /* and patience would have been over */
+    assert_result(shmps_publish_batch(pub, batch, 16, SHMPS_EXACTLY, 0, &done), SHMPS_FULL);
+    expect(sub, 1, 15, 1, false);
+    assert_int_equal(evictions_of(sub), 0);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+/* Who is evicted and opens anew, again and again, does not use up the seats. */
+static void test_seats_of_the_evicted_are_given_back(void **state) {
+    (void)state;
+    start_with("topic t { patience = 1ms }");
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub = publisher_on(bus, "t", 2, 64);
+    uint64_t next = 0;
+    for (int k = 0; k < 200; k++) {
+        struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_RELIABLE, SHMPS_HISTORY_NONE);
+        for (int i = 0; i < 3; i++)
+            assert_ok(message_publish(pub, 1, next++, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
+        shmps_subscriber_close(sub);
+        assert_int_equal(count_segments("e"), 1);
+    }
+    struct shmps_publisher_stats stats = { .size = sizeof stats };
+    assert_ok(shmps_publisher_stats(pub, &stats));
+    assert_int_equal(stats.evictions, 200);
+    shmps_close(bus);
+    daemon_stop();
+}
+
 /* What an evicted subscriber holds stays as it was. */
 static void test_held_by_the_evicted(void **state) {
     (void)state;
@@ -254,9 +346,13 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITHOUT_DAEMON(test_the_newest_outlive_their_publishers),
         WITHOUT_DAEMON(test_the_last_value_is_retained),
+        WITHOUT_DAEMON(test_history_of_one_that_has_grown),
         WITHOUT_DAEMON(test_a_ring_is_deep_enough_for_the_history),
         WITHOUT_DAEMON(test_less_history_is_given_back),
         WITHOUT_DAEMON(test_patience_ends),
+        WITHOUT_DAEMON(test_patience_is_with_others),
+        WITHOUT_DAEMON(test_a_stall_is_that_of_one_sample),
+        WITHOUT_DAEMON(test_seats_of_the_evicted_are_given_back),
         WITHOUT_DAEMON(test_held_by_the_evicted),
         WITHOUT_DAEMON(test_without_patience_nobody_is_evicted),
     };
