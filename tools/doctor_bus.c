@@ -202,35 +202,69 @@ static void check_socket_directories(struct doctor *doctor) {
 
 /* A reliable subscriber that has a whole ring to read keeps its publisher from publishing; a lossy
  * one loses, and if it is stopped it does not just take its time. The dead hold up nobody. */
-static void check_cursor(struct doctor *doctor, const struct view_topic *topic,
-                         const struct view_ring *ring, const struct view_subscriber *subscriber,
-                         const struct view_cursor *cursor) {
+static bool is_behind(const struct view_ring *ring, const struct view_subscriber *subscriber,
+                      const struct view_cursor *cursor) {
     if (!view_cursor_readable(cursor, ring) || cursor->evicted ||
         subscriber->policy == POLICY_LATEST || !view_owner_alive(&subscriber->info.owner))
-        return;
-    uint64_t lag = view_cursor_lag(cursor, ring);
+        return false;
+    return view_cursor_lag(cursor, ring) >= ring->geometry.depth &&
+           (subscriber->policy == POLICY_RELIABLE || is_stopped(subscriber->info.owner.pid));
+}
+
+/* The ring in which it is behind, or NULL. */
+static const struct view_ring *behind_in(const struct view_topic *topic,
+                                         const struct view_subscriber *subscriber) {
+    for (uint32_t i = 0; i < topic->n_rings; i++)
+        if (is_behind(&topic->rings[i], subscriber, &subscriber->cursors[i]))
+            return &topic->rings[i];
+    return NULL;
+}
+
+static bool is_process_behind(const struct view_topic *topic, int pid) {
+    for (uint32_t k = 0; k < topic->n_subscribers; k++) {
+        const struct view_subscriber *subscriber = &topic->subscribers[k];
+        if (subscriber->info.owner.pid == pid && behind_in(topic, subscriber))
+            return true;
+    }
+    return false;
+}
+
+/* A process is told of once, with the first of its topics: topics[at]. */
+static void check_subscriber(struct doctor *doctor, const struct view_topic *topics, size_t n,
+                             size_t at, const struct view_subscriber *subscriber) {
+    const struct view_topic *topic = &topics[at];
+    const struct view_ring *ring = behind_in(topic, subscriber);
     int pid = subscriber->info.owner.pid;
-    bool stopped = is_stopped(pid), reliable = subscriber->policy == POLICY_RELIABLE;
-    if (lag < ring->geometry.depth || (!reliable && !stopped))
-        return; /* there is room yet; or it is one that may lose, and just busy */
+    struct command more = { "" };
+    size_t others = 0;
+    if (!ring)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (i == at || !is_process_behind(&topics[i], pid))
+            continue;
+        if (i < at)
+            return;
+        others++;
+    }
     char who[VIEW_COMMAND_BYTES];
     view_command(&subscriber->info.owner, who);
+    if (others > 0)
+        more = command(", and in %zu more topics", others);
+    bool stopped = is_stopped(pid), reliable = subscriber->policy == POLICY_RELIABLE;
     struct command mend = stopped ? command("kill -CONT %d, or kill -KILL %d", pid, pid)
                                   : command("shmps info %s; end process %d if it hangs",
                                             topic->name, pid);
+    const struct view_cursor *cursor = &subscriber->cursors[ring - topic->rings];
     finding(doctor, VERDICT_WARN, "topic.slow",
             (struct remedy){ reliable ? "its publishers wait for it" : "it loses messages",
                              mend.text },
-            "topic %s: subscriber %d (%s) is %s, %" PRIu64 " messages behind publisher %d",
-            topic->name, pid, who, stopped ? "stopped" : "slow", lag, (int)ring->info.owner.pid);
+            "topic %s: subscriber %d (%s) is %s, %" PRIu64 " messages behind publisher %d%s",
+            topic->name, pid, who, stopped ? "stopped" : "slow", view_cursor_lag(cursor, ring),
+            (int)ring->info.owner.pid, more.text);
 }
 
 static void check_topic(struct doctor *doctor, const struct view_topic *topic,
                         uint64_t shared_bytes) {
-    for (uint32_t i = 0; i < topic->n_rings; i++)
-        for (uint32_t k = 0; k < topic->n_subscribers; k++)
-            check_cursor(doctor, topic, &topic->rings[i], &topic->subscribers[k],
-                         &topic->subscribers[k].cursors[i]);
     const char *trouble = topic->trouble;
     for (uint32_t i = 0; i < topic->n_rings && !trouble; i++)
         trouble = topic->rings[i].trouble;
@@ -336,8 +370,11 @@ static void check_topics(struct doctor *doctor, const struct view *view, bool re
     if (segment_space(&free_bytes, &total) < 0)
         total = 0;
     finding_ok(doctor, "bus.topics", "%zu", n);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        for (uint32_t k = 0; k < topics[i].n_subscribers; k++)
+            check_subscriber(doctor, topics, n, i, &topics[i].subscribers[k]);
         check_topic(doctor, &topics[i], total);
+    }
     check_holders(doctor, view, topics, n, total, refused);
     view_topics_free(topics, n);
 }
