@@ -319,7 +319,8 @@ struct topic_view {
     uint64_t missed;          /* the rest */
     uint64_t missed_untold;
     struct topic_view *next;
-    char name[TOPIC_NAME_BYTES];
+    bool over;                /* it has gone, with all its rings */
+    const char *name;         /* of the subscriber: samples may still name it */
 };
 
 struct ring_view {
@@ -393,6 +394,7 @@ struct shmps_subscriber {
     atomic_u32 gone;              /* pubsubd no longer knows it: set by whoever reconnects */
     char filter[TOPIC_NAME_BYTES];
     struct topic_view *topics;
+    void *names;                  /* of topics, as tsearch(3) keeps them: until it is closed */
 
     shmps_callback callback;
     void *user;

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <search.h>
 #include <string.h>
 
 #define PINS_DEFAULT 4u
@@ -109,9 +110,12 @@ static int start(struct shmps_subscriber *sub) {
         if (!view)
             return error_raise(SHMPS_E_NO_MEMORY, "no memory for a subscriber");
         struct topic_info info;
-        if (directory_topic(&bus->directory, topic, &info, view->name))
-            view->serial = info.serial;
+        while (!directory_topic(&bus->directory, topic, &info, NULL)) {
+            cpu_relax(); /* it is being written */
+        }
+        view->serial = info.serial;
         view->index = topic;
+        view->name = sub->filter;
         sub->topics = view;
         sub->generation = directory_topic_generation(&bus->directory, topic);
     } else {
@@ -175,6 +179,7 @@ static void free_private(struct shmps_subscriber *sub) {
     for (uint32_t i = 0; i < sub->n_holds / HOLD_CHUNK; i++)
         free(sub->hold_chunks[i]);
     free(sub->hold_chunks);
+    tdestroy(sub->names, free);
     free(sub->rings);
     free(sub->words);
     presence_free(&sub->presence);

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <search.h>
 #include <string.h>
 
 static struct ring_view *find_view(const struct shmps_subscriber *sub, uint64_t serial) {
@@ -249,7 +250,7 @@ static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) 
         if (!directory_topic(&sub->bus->directory, topic->index, &info, NULL))
             continue;
         if (!info.live || info.serial != topic->serial) {
-            topic->whole = true; /* it has gone, with all its rings */
+            topic->whole = topic->over = true;
             return 0;
         }
         if (!topic->seated && sub->policy != POLICY_NONE) {
@@ -281,8 +282,36 @@ static struct topic_view *find_topic(const struct shmps_subscriber *sub, uint64_
     return NULL;
 }
 
-/* A filter: views for the topics that have appeared. Views of topics that have gone are kept, as
- * samples name them. */
+static int by_text(const void *a, const void *b) {
+    return strcmp(a, b);
+}
+
+static const char *keep_name(struct shmps_subscriber *sub, const char *name) {
+    char *copy = strdup(name);
+    char **kept = copy ? tsearch(copy, &sub->names, by_text) : NULL;
+    if (!kept || *kept != copy)
+        free(copy); /* it is known */
+    return kept ? *kept : NULL;
+}
+
+/* A filter's topics come and go: views of those that have gone are dropped when their rings have
+ * been read. */
+static void forget_topics(struct shmps_subscriber *sub) {
+    for (uint32_t i = 0; i < sub->n_rings; i++)
+        sub->rings[i]->topic->over = false;
+    for (struct topic_view **p = &sub->topics; *p;) {
+        struct topic_view *t = *p;
+        if (!t->over || t->missed_untold > 0) {
+            p = &t->next;
+            continue;
+        }
+        *p = t->next;
+        free(t->seen);
+        free(t);
+    }
+}
+
+/* A filter: views for the topics that have appeared. */
 static int follow_filter(struct shmps_subscriber *sub) {
     const struct directory *d = &sub->bus->directory;
     char name[TOPIC_NAME_BYTES];
@@ -298,7 +327,11 @@ static int follow_filter(struct shmps_subscriber *sub) {
             return error_raise(SHMPS_E_NO_MEMORY, "no memory for topic \"%s\"", name);
         view->index = i;
         view->serial = info.serial;
-        memcpy(view->name, name, sizeof name);
+        view->name = keep_name(sub, name);
+        if (!view->name) {
+            free(view);
+            return error_raise(SHMPS_E_NO_MEMORY, "no memory for topic \"%s\"", name);
+        }
         view->next = sub->topics;
         sub->topics = view;
     }
@@ -370,6 +403,8 @@ int subscriber_refresh(struct shmps_subscriber *sub) {
         if (t->whole)
             missed_settle(sub, t);
     }
+    if (!sub->exact)
+        forget_topics(sub);
     if (whole && r != SHMPS_E_NO_MEMORY && r != SHMPS_E_NO_DESCRIPTORS) /* else once more */
         sub->generation_seen = g;
     return r;

@@ -81,6 +81,38 @@ static void test_latest_does_not_count(void **state) {
     shmps_close(bus);
 }
 
+/* A filter's topics come and go; a sample names its own for as long as the subscriber is there. */
+static void test_topics_come_and_go(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_subscriber *sub = subscriber_on(bus, "reply/#", SHMPS_LOSSY);
+    struct shmps_subscriber_stats stats = { .size = sizeof stats };
+    struct shmps_sample first, s;
+    char topic[16];
+    for (int i = 0; i < 300; i++) {
+        snprintf(topic, sizeof topic, "reply/%d", i % 200); /* some again */
+        visit(bus, topic, 1, 3);
+        for (uint64_t k = 0; k < 3; k++) {
+            assert_ok(shmps_take(sub, i == 0 && k == 0 ? &first : &s, 0));
+            const struct shmps_sample *taken = i == 0 && k == 0 ? &first : &s;
+            assert_true(sample_is(taken, 1, k));
+            assert_int_equal(taken->lost, 0);
+            assert_string_equal(taken->topic, topic);
+            if (taken == &s)
+                assert_ok(shmps_release(sub, &s));
+        }
+        assert_result(shmps_take(sub, &s, 0), SHMPS_EMPTY);
+    }
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    assert_result(shmps_take(sub, &s, 0), SHMPS_EMPTY);
+    assert_ok(shmps_subscriber_stats(sub, &stats));
+    assert_int_equal(stats.topics, 0);
+    assert_string_equal(first.topic, "reply/0");
+    assert_true(sample_is(&first, 1, 0));
+    assert_ok(shmps_release(sub, &first));
+    shmps_close(bus);
+}
+
 /* Visitors, and subscribers that look now and then, while pubsubd is killed now and then. */
 static void test_every_sample_is_received_or_counted(void **state) {
     (void)state;
@@ -404,6 +436,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(test_the_dead_are_counted),
         WITH_DAEMON(test_latest_does_not_count),
+        WITH_DAEMON(test_topics_come_and_go),
         WITH_DAEMON(test_every_sample_is_received_or_counted),
         WITH_DAEMON(test_a_subscriber_closed_without_pubsubd),
         WITH_DAEMON(test_a_connection_closed_without_pubsubd),
