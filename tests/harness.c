@@ -285,6 +285,16 @@ struct shmps_publisher *publisher_on(struct shmps *bus, const char *topic, uint3
     return pub;
 }
 
+struct shmps_subscriber *subscriber_with_history(struct shmps *bus, const char *filter,
+                                                 int delivery, uint32_t k) {
+    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    struct shmps_subscriber *sub;
+    options.delivery = delivery;
+    options.history = k;
+    assert_ok(shmps_subscriber_open(bus, filter, &options, &sub));
+    return sub;
+}
+
 struct shmps_subscriber *subscriber_on(struct shmps *bus, const char *filter, int delivery) {
     struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
     struct shmps_subscriber *sub = NULL;

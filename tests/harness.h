@@ -74,6 +74,8 @@ struct shmps *connected(void);
 struct shmps_publisher *publisher_on(struct shmps *bus, const char *topic, uint32_t depth,
                                      uint64_t message_bytes);
 struct shmps_subscriber *subscriber_on(struct shmps *bus, const char *filter, int delivery);
+struct shmps_subscriber *subscriber_with_history(struct shmps *bus, const char *filter,
+                                                 int delivery, uint32_t k);
 
 /* ---- messages that prove themselves: who sent them, the how many-th, and a checksum */
 

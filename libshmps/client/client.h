@@ -424,7 +424,7 @@ bool view_handed_over(struct ring_view *view);
 
 /* missed.c: samples that have gone with rings that the subscriber has never seen. */
 struct seen_ring *seen_find(const struct topic_view *topic, uint64_t serial);
-/* NULL: no memory. */
+/* Of one that is not there yet. NULL: no memory. */
 struct seen_ring *seen_add(struct topic_view *topic, uint64_t serial);
 void seen_end(struct seen_ring *seen, uint64_t start, uint64_t final_head);
 /* After a refresh whose lists were whole. */

@@ -14,9 +14,6 @@ struct seen_ring *seen_find(const struct topic_view *topic, uint64_t serial) {
 }
 
 struct seen_ring *seen_add(struct topic_view *topic, uint64_t serial) {
-    struct seen_ring *seen = seen_find(topic, serial);
-    if (seen)
-        return seen;
     if (topic->n_seen == topic->seen_capacity) {
         uint32_t capacity = topic->seen_capacity ? topic->seen_capacity * 2 : 4;
         struct seen_ring *grown = realloc(topic->seen, capacity * sizeof *grown);
@@ -25,7 +22,7 @@ struct seen_ring *seen_add(struct topic_view *topic, uint64_t serial) {
         topic->seen = grown;
         topic->seen_capacity = capacity;
     }
-    seen = &topic->seen[topic->n_seen++];
+    struct seen_ring *seen = &topic->seen[topic->n_seen++];
     *seen = (struct seen_ring){ .serial = serial };
     return seen;
 }

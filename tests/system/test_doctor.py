@@ -19,21 +19,10 @@ import tempfile
 from pathlib import Path
 
 from tap import PUBSUBD, run_cases, segments
-from tool import DONE, ERROR, SHM, SHMPS, TIMEOUT_S, mount, own_bus, own_shm, stop
+from tool import DONE, ERROR, SHM, SHMPS, TIMEOUT_S, kill, mount, own_bus, own_shm, publish, stop
 
 # Not so in a user namespace, in which there is root only.
 OTHERS = Path("/proc/self/uid_map").read_text().split()[2] == "4294967295"
-
-
-def kill(*processes):
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def publish(process, *lines):
-    process.stdin.write(b"".join(line + b"\n" for line in lines))
-    process.stdin.flush()
 
 
 def findings(bus, status=DONE, **kwargs):

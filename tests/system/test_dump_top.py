@@ -10,20 +10,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from tap import run_cases, segments
-from tool import ERROR, NO_DAEMON, NO_TOPIC, SHM, finish, own_bus, stop
+from tool import ERROR, NO_DAEMON, NO_TOPIC, SHM, finish, kill, own_bus, publish, stop
 
 RING_HEAD, RING_SLOTS = 384, 4096  # offsets in a ring
-
-
-def kill(*processes):
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def publish(process, *lines):
-    process.stdin.write(b"".join(line + b"\n" for line in lines))
-    process.stdin.flush()
 
 
 @contextmanager

@@ -222,16 +222,6 @@ static void test_reading(void **state) {
 
 /* ---- history */
 
-static struct shmps_subscriber *subscriber_with_history(struct shmps *bus, const char *filter,
-                                                        int delivery, uint32_t k) {
-    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
-    struct shmps_subscriber *sub;
-    options.delivery = delivery;
-    options.history = k;
-    assert_ok(shmps_subscriber_open(bus, filter, &options, &sub));
-    return sub;
-}
-
 static void test_history_is_the_newest_of_all_publishers(void **state) {
     (void)state;
     struct shmps *bus = connected();

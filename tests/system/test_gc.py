@@ -15,13 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tap import PUBSUBD, run_cases, segments
-from tool import DONE, PERMISSION, SHM, SHMPS, TIMEOUT_S, USAGE, finish, own_bus, stop
-
-
-def kill(*processes):
-    for process in processes:
-        process.kill()
-        process.wait()
+from tool import DONE, PERMISSION, SHM, SHMPS, TIMEOUT_S, USAGE, finish, kill, own_bus, stop
 
 
 def files(bus):

@@ -22,16 +22,6 @@ static void visit(struct shmps *bus, const char *topic, uint32_t who, uint64_t n
     shmps_publisher_close(pub);
 }
 
-static struct shmps_subscriber *subscribe(struct shmps *bus, const char *filter, int delivery,
-                                          uint32_t history) {
-    struct shmps_subscriber_options o = SHMPS_SUBSCRIBER_OPTIONS_INIT;
-    struct shmps_subscriber *sub;
-    o.delivery = delivery;
-    o.history = history;
-    assert_ok(shmps_subscriber_open(bus, filter, &o, &sub));
-    return sub;
-}
-
 static void expect(struct shmps_subscriber *sub, uint32_t who, uint64_t first, uint64_t n,
                    bool history) {
     struct shmps_sample s;
@@ -57,20 +47,21 @@ static void test_the_newest_outlive_their_publishers(void **state) {
     struct shmps *bus = connected();
     visit(bus, "a/b", 1, 10);
     assert_int_equal(count_segments("r"), 1);
-    struct shmps_subscriber *sub = subscribe(bus, "a/b", SHMPS_LOSSY, 0);
+    struct shmps_subscriber *sub = subscriber_with_history(bus, "a/b", SHMPS_LOSSY, 0);
     expect(sub, 1, 5, 5, true);
     expect_nothing(sub);
     visit(bus, "a/b", 2, 3);
     expect(sub, 2, 0, 3, false);
     expect_nothing(sub);
-    struct shmps_subscriber *late = subscribe(bus, "a/#", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *late = subscriber_with_history(bus, "a/#", SHMPS_RELIABLE, 0);
     expect(late, 1, 8, 2, true); /* of both, by time */
     expect(late, 2, 0, 3, true);
     expect_nothing(late);
-    struct shmps_subscriber *few = subscribe(bus, "a/b", SHMPS_LOSSY, 2);
+    struct shmps_subscriber *few = subscriber_with_history(bus, "a/b", SHMPS_LOSSY, 2);
     expect(few, 1, 8, 2, true); /* at least as many as the topic keeps for all */
     expect(few, 2, 0, 3, true);
-    struct shmps_subscriber *none = subscribe(bus, "a/b", SHMPS_LOSSY, SHMPS_HISTORY_NONE);
+    struct shmps_subscriber *none = subscriber_with_history(bus, "a/b", SHMPS_LOSSY,
+                                                            SHMPS_HISTORY_NONE);
     expect_nothing(none);
     visit(bus, "a/b", 3, 5);
     expect(none, 3, 0, 5, false);
@@ -83,7 +74,7 @@ static void test_the_newest_outlive_their_publishers(void **state) {
     expect_nothing(none);
     assert_int_equal(shmps_daemon_alive(bus), 1); /* it has seen the hints before this */
     assert_int_equal(count_segments("r"), 1); /* read by all, and no longer among the newest */
-    struct shmps_subscriber *last = subscribe(bus, "a/b", SHMPS_LATEST, 0);
+    struct shmps_subscriber *last = subscriber_with_history(bus, "a/b", SHMPS_LATEST, 0);
     expect(last, 3, 4, 1, true);
     expect_nothing(last);
     visit(bus, "b", 1, 3); /* of another topic nothing is kept */
@@ -99,7 +90,7 @@ static void test_the_last_value_is_retained(void **state) {
     struct shmps *bus = connected();
     for (uint32_t k = 1; k <= 12; k++) {
         visit(bus, "state/door", k, 1 + k % 3);
-        struct shmps_subscriber *sub = subscribe(bus, "state/+", SHMPS_LOSSY, 0);
+        struct shmps_subscriber *sub = subscriber_with_history(bus, "state/+", SHMPS_LOSSY, 0);
         expect(sub, k, k % 3, 1, true);
         expect_nothing(sub);
         shmps_subscriber_close(sub);
@@ -111,12 +102,12 @@ static void test_the_last_value_is_retained(void **state) {
     }
     shmps_close(bus);
     bus = connected();
-    struct shmps_subscriber *sub = subscribe(bus, "state/door", SHMPS_LATEST, 0);
+    struct shmps_subscriber *sub = subscriber_with_history(bus, "state/door", SHMPS_LATEST, 0);
     expect(sub, 12, 0, 1, true);
     struct shmps_publisher *pub = publisher_on(bus, "state/door", 0, 64);
     publish(pub, 13, 0, 1); /* one that stays: its own is newer */
     expect(sub, 13, 0, 1, false);
-    struct shmps_subscriber *late = subscribe(bus, "state/#", SHMPS_LOSSY, 0);
+    struct shmps_subscriber *late = subscriber_with_history(bus, "state/#", SHMPS_LOSSY, 0);
     expect(late, 13, 0, 1, true);
     expect_nothing(late);
     shmps_close(bus);
@@ -129,11 +120,11 @@ static void test_history_of_one_that_has_grown(void **state) {
     start_with("topic t { history = 20 }");
     struct shmps *bus = connected();
     struct shmps_publisher *a = publisher_on(bus, "t", 32, 0), *b = publisher_on(bus, "t", 32, 0);
-    struct shmps_subscriber *keeper = subscribe(bus, "t", SHMPS_LOSSY, 0);
+    struct shmps_subscriber *keeper = subscriber_with_history(bus, "t", SHMPS_LOSSY, 0);
     for (uint64_t i = 0; i < 12; i++)
         assert_ok(message_publish(i % 2 ? b : a, (uint32_t)(i % 2), i / 2, i == 6 ? 50000 : 100,
                                   0));
-    struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_LOSSY, 0);
+    struct shmps_subscriber *sub = subscriber_with_history(bus, "t", SHMPS_LOSSY, 0);
     for (uint64_t i = 6; i < 9; i++)
         assert_ok(message_publish(b, 1, i, 100, 0));
     for (uint64_t i = 0; i < 12; i++)
@@ -154,7 +145,7 @@ static void test_a_ring_is_deep_enough_for_the_history(void **state) {
         publish(pub, 1, i, 1);
         if (i % 97 != 0 || i < 300)
             continue;
-        struct shmps_subscriber *sub = subscribe(bus, "deep", SHMPS_LOSSY, 0);
+        struct shmps_subscriber *sub = subscriber_with_history(bus, "deep", SHMPS_LOSSY, 0);
         expect(sub, 1, i - 299, 300, true);
         expect_nothing(sub);
         shmps_subscriber_close(sub);
@@ -191,8 +182,8 @@ static void test_patience_ends(void **state) {
     for (int k = 0; k < 2; k++) {
         start_with("topic t { patience = 50ms }");
         struct shmps *bus = connected();
-        struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
-        struct shmps_subscriber *quick = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+        struct shmps_subscriber *stuck = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
+        struct shmps_subscriber *quick = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
         struct shmps_publisher *pub = publisher_on(bus, "t", 16, 64);
         struct shmps_sample s;
         if (dead[k])
@@ -227,7 +218,8 @@ static void test_patience_ends(void **state) {
         if (dead[k])
             daemon_start();
         shmps_subscriber_close(stuck);
-        stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0); /* opened anew, it is reliable again */
+        /* opened anew, it is reliable again */
+        stuck = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
         publish(pub, 1, 100, 16);
         expect(quick, 1, 100, 16, false);
         assert_result(message_publish(pub, 1, 116, MESSAGE_BYTES_MIN, 0), SHMPS_FULL);
@@ -242,13 +234,14 @@ static void test_patience_is_with_others(void **state) {
     (void)state;
     start_with("topic t { patience = 30ms }");
     struct shmps *bus = connected();
-    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
-    struct shmps_subscriber *slow = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *stuck = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *slow = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
     struct shmps_publisher *pub = publisher_on(bus, "t", 64, 64);
     publish(pub, 1, 0, 64);
     expect(slow, 1, 0, 6, false); /* room for 6, less than a publisher reclaims at a time */
     assert_result(message_publish(pub, 1, 64, MESSAGE_BYTES_MIN, 0), SHMPS_FULL);
-    struct shmps_subscriber *late = subscribe(bus, "t", SHMPS_RELIABLE, 56); /* lags, but is new */
+    /* it lags, but is new */
+    struct shmps_subscriber *late = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 56);
     assert_ok(message_publish(pub, 1, 64, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
     expect(slow, 1, 6, 59, false);
     assert_int_equal(evictions_of(slow), 0);
@@ -265,7 +258,7 @@ static void test_a_stall_is_that_of_one_sample(void **state) {
     (void)state;
     start_with("topic t { patience = 30ms }");
     struct shmps *bus = connected();
-    struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *sub = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
     struct shmps_publisher *pub = publisher_on(bus, "t", 16, 64);
     struct shmps_message batch[16];
     struct message message;
@@ -294,7 +287,8 @@ static void test_seats_of_the_evicted_are_given_back(void **state) {
     struct shmps_publisher *pub = publisher_on(bus, "t", 2, 64);
     uint64_t next = 0;
     for (int k = 0; k < 200; k++) {
-        struct shmps_subscriber *sub = subscribe(bus, "t", SHMPS_RELIABLE, SHMPS_HISTORY_NONE);
+        struct shmps_subscriber *sub = subscriber_with_history(bus, "t", SHMPS_RELIABLE,
+                                                               SHMPS_HISTORY_NONE);
         for (int i = 0; i < 3; i++)
             assert_ok(message_publish(pub, 1, next++, MESSAGE_BYTES_MIN, SHMPS_FOREVER));
         shmps_subscriber_close(sub);
@@ -312,7 +306,7 @@ static void test_held_by_the_evicted(void **state) {
     (void)state;
     start_with("topic t { patience = 20ms }");
     struct shmps *bus = connected();
-    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *stuck = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
     struct shmps_publisher *pub = publisher_on(bus, "t", 4, 5000);
     struct shmps_sample held[3];
     for (uint64_t i = 0; i < 3; i++) {
@@ -333,7 +327,7 @@ static void test_without_patience_nobody_is_evicted(void **state) {
     (void)state;
     start_with("topic t { patience = never }");
     struct shmps *bus = connected();
-    struct shmps_subscriber *stuck = subscribe(bus, "t", SHMPS_RELIABLE, 0);
+    struct shmps_subscriber *stuck = subscriber_with_history(bus, "t", SHMPS_RELIABLE, 0);
     struct shmps_publisher *pub = publisher_on(bus, "t", 4, 64);
     publish(pub, 1, 0, 4);
     assert_result(message_publish(pub, 1, 4, MESSAGE_BYTES_MIN, 100000000), SHMPS_FULL);

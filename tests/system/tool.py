@@ -137,5 +137,17 @@ def stop(process):
     assert os.WIFSTOPPED(status), status
 
 
+def kill(*processes):
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def publish(process, *lines):
+    """Lines for a `pub -l`."""
+    process.stdin.write(b"".join(line + b"\n" for line in lines))
+    process.stdin.flush()
+
+
 def numbers(*of):
     return b"".join(b"%d\n" % i for i in range(*of))
