@@ -62,7 +62,7 @@ struct ring_publisher {
 
     /* touched by reclaim */
     uint64_t low;
-    uint64_t freed;                 /* blocks of samples below this were given back or set aside:
+    uint64_t freed;                 /* blocks of samples below this were set aside, or are free:
                                        limit - depth */
     uint32_t batch;
     const struct ring_reader_ref *readers;
