@@ -1,0 +1,1 @@
+"""Publish and subscribe between the processes of one machine, through shared memory."""
