@@ -34,6 +34,7 @@ FOLDERS = {
     "tools/demo/": (set(), PUBLIC),
     "tools/bench/": (set(), PUBLIC),
     "examples/": (set(), PUBLIC),
+    "python/native/": (set(), PUBLIC),
     "tests/": (ALL_ROOMS, PUBLIC),
 }
 # The tool's viewers read segments, read-only.
@@ -153,7 +154,7 @@ def tree(root):
         if (
             not path.is_file()
             or path.is_symlink()
-            or first == ".git"
+            or first in (".git", ".mypy_cache", ".hypothesis")
             or first.startswith("build")
             or "__pycache__" in name
             or name.startswith("demo-out/")
@@ -215,7 +216,7 @@ def check_includes(sources, root):
 
 def is_code(source):
     return source.path.endswith(
-        (".c", ".h", ".py", ".sh", ".map", "meson.build")
+        (".c", ".h", ".py", ".pyi", ".sh", ".map", "meson.build")
     ) or source.path in ("dev", ".ci/run")
 
 
@@ -258,7 +259,7 @@ def check_functions(sources, _root):
             continue
         if s.is_c:
             spans = list(c_functions(s))
-        elif s.path.endswith(".py"):
+        elif s.path.endswith((".py", ".pyi")):
             kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
             spans = [
                 (f.lineno, f.end_lineno, f.name)

@@ -1,0 +1,16 @@
+#!/usr/bin/env python3
+"""Run a file of tests with pytest and what it uses, as ./dev has put them into build/venv. TAP.
+
+tests/python/run.py FILE [OPTION...]    with the build directory in $BUILD; $SHMPS_VENV: the venv
+"""
+
+import os
+import sys
+from pathlib import Path
+
+VENV = Path(os.environ.get("SHMPS_VENV") or Path(os.environ["BUILD"], "venv"))
+PYTHON = VENV / "bin" / "python"
+
+if PYTHON.exists():
+    os.execv(PYTHON, [str(PYTHON), "-m", "pytest", "--tap", *sys.argv[1:]])
+print("1..1\nok 1 - everything # SKIP no test tools: ./dev test gets them")
