@@ -1,5 +1,77 @@
-#include <Python.h>
-static struct PyModuleDef d = { PyModuleDef_HEAD_INIT, "shmps._native", NULL, -1, NULL, NULL, NULL, NULL, NULL };
+/* module.c - see native.h. */
+#include "native.h"
+
+static PyObject *version(PyObject *self, PyObject *none) {
+    (void)self;
+    (void)none;
+    return PyUnicode_FromString(shmps_version());
+}
+
+static const char *text_of(PyObject *object) {
+    if (PyUnicode_Check(object))
+        return PyUnicode_AsUTF8AndSize(object, NULL);
+    PyErr_SetString(PyExc_TypeError, "a topic or filter is a str");
+    return NULL;
+}
+
+static PyObject *checked(PyObject *name, int (*check)(const char *)) {
+    const char *text = text_of(name);
+    if (!text)
+        return NULL;
+    int result = check(text);
+    if (result != 0)
+        return raise_result(result, "checking a name");
+    Py_RETURN_NONE;
+}
+
+static PyObject *topic_check(PyObject *self, PyObject *topic) {
+    (void)self;
+    return checked(topic, shmps_topic_check);
+}
+
+static PyObject *filter_check(PyObject *self, PyObject *filter) {
+    (void)self;
+    return checked(filter, shmps_filter_check);
+}
+
+static PyObject *filter_matches(PyObject *self, PyObject *args) {
+    const char *filter, *topic;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ss:filter_matches", &filter, &topic))
+        return NULL;
+    int result = shmps_filter_check(filter);
+    if (result == 0)
+        result = shmps_topic_check(topic);
+    if (result != 0)
+        return raise_result(result, "checking a name");
+    return PyBool_FromLong(shmps_filter_matches(filter, topic));
+}
+
+static PyMethodDef functions[] = {
+    { "version", version, METH_NOARGS, "The version of libshmps, 'MAJOR.MINOR.PATCH'." },
+    { "topic_check", topic_check, METH_O,
+      "Raise TopicError, with the broken rule, if it is no name of a topic." },
+    { "filter_check", filter_check, METH_O,
+      "Raise TopicError, with the broken rule, if it is no filter." },
+    { "filter_matches", filter_matches, METH_VARARGS,
+      "filter_matches(filter, topic)\n\nDoes a filter match a topic? TopicError, if one is none." },
+    { 0 },
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "shmps._native",
+    .m_doc = "The C extension: connections, publishers, loans, subscribers and messages.",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
 PyMODINIT_FUNC PyInit__native(void) {
-    return PyModule_Create(&d);
+    PyObject *module = PyModule_Create(&definition);
+    if (module && call_init() && connection_init(module) && publisher_init(module) &&
+        loan_init(module) && subscriber_init(module) && message_init(module) && fork_init(module))
+        return module;
+    Py_XDECREF(module);
+    return NULL;
 }

@@ -1,0 +1,326 @@
+/* call.c - see native.h. */
+#include "native.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define SLICE_NS INT64_C(100000000)
+#define OUTCOMES 8
+#define ERRORS 32
+
+PyObject *PublisherStats, *SubscriberStats, *Event;
+static PyObject *outcomes[OUTCOMES], *errors[ERRORS]; /* exceptions by code and by -code */
+
+/* ---- errors */
+
+static bool know_error(PyObject *by_code, int code, PyObject **ret) {
+    PyObject *key = PyLong_FromLong(code);
+    PyObject *kind = key ? PyDict_GetItemWithError(by_code, key) : NULL;
+    Py_XDECREF(key);
+    Py_XINCREF(kind);
+    *ret = kind;
+    return !PyErr_Occurred();
+}
+
+static bool know_errors(void) {
+    PyObject *module = PyImport_ImportModule("shmps.errors");
+    PyObject *by_code = module ? PyObject_GetAttrString(module, "BY_CODE") : NULL;
+    bool known = by_code != NULL;
+    for (int i = 1; known && i < ERRORS; i++)
+        known = know_error(by_code, -i, &errors[i]) &&
+                (i >= OUTCOMES || know_error(by_code, i, &outcomes[i]));
+    Py_XDECREF(by_code);
+    Py_XDECREF(module);
+    return known;
+}
+
+bool call_init(void) {
+    PyObject *records = PyImport_ImportModule("shmps.records");
+    if (!records)
+        return false;
+    PublisherStats = PyObject_GetAttrString(records, "PublisherStats");
+    SubscriberStats = PyObject_GetAttrString(records, "SubscriberStats");
+    Event = PyObject_GetAttrString(records, "Event");
+    Py_DECREF(records);
+    return PublisherStats && SubscriberStats && Event && know_errors();
+}
+
+PyObject *raise_result(int result, const char *what) {
+    if (result == RAISED)
+        return NULL;
+    if (result == CLOSED_HERE) {
+        PyErr_SetString(errors[-SHMPS_E_CLOSED], "it has been closed; open a new one");
+        return NULL;
+    }
+    PyObject *kind = PyExc_RuntimeError;
+    if (result < 0 && -result < ERRORS && errors[-result])
+        kind = errors[-result];
+    else if (result > 0 && result < OUTCOMES && outcomes[result])
+        kind = outcomes[result];
+    else if (result == SHMPS_EMPTY)
+        kind = outcomes[SHMPS_TIMEOUT];
+    if (result < 0)
+        PyErr_SetString(kind, shmps_error_detail());
+    else
+        PyErr_Format(kind, "the time is over: %s", what);
+    return NULL;
+}
+
+/* ---- arguments */
+
+bool timeout_from(PyObject *seconds, int64_t *ret) {
+    *ret = SHMPS_FOREVER;
+    if (seconds == Py_None)
+        return true;
+    double value = PyFloat_AsDouble(seconds);
+    if (value == -1.0 && PyErr_Occurred())
+        return false;
+    if (!(value >= 0)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a timeout is a number of seconds from 0 on, or None: wait for ever");
+        return false;
+    }
+    if (value < 9e9) /* else longer than ns can tell in 63 bits */
+        *ret = (int64_t)ceil(value * 1e9);
+    return true;
+}
+
+static int index_of(PyObject *name, const char *const names[], int n) {
+    for (int i = 0; i < n; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0)
+            return i;
+    }
+    return -1;
+}
+
+bool take_arguments(const char *function, PyObject *const *args, Py_ssize_t n_args,
+                    PyObject *keywords, const char *const names[], int n, int required,
+                    int keyword_only, PyObject *values[]) {
+    PyObject *given[8] = { NULL };
+    if (n_args > keyword_only) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments, not %zd", function,
+                     keyword_only, n_args);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < n_args; i++)
+        given[i] = args[i];
+    Py_ssize_t n_keywords = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t i = 0; i < n_keywords; i++) {
+        PyObject *name = PyTuple_GetItem(keywords, i);
+        int k = index_of(name, names, n);
+        if (k < 0 || given[k]) {
+            PyErr_Format(PyExc_TypeError,
+                         k < 0 ? "%s() has no argument '%U'" : "%s() was given '%U' twice",
+                         function, name);
+            return false;
+        }
+        given[k] = args[n_args + i];
+    }
+    for (int i = 0; i < n; i++) {
+        if (given[i])
+            values[i] = given[i];
+        else if (i < required) {
+            PyErr_Format(PyExc_TypeError, "%s() needs '%s'", function, names[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool word_index(const char *what, const char *word, const char *const words[], int n, int *ret) {
+    char all[128] = "";
+    for (int i = 0; i < n; i++) {
+        if (strcmp(word, words[i]) == 0) {
+            *ret = i;
+            return true;
+        }
+        size_t length = strlen(all);
+        snprintf(all + length, sizeof all - length, "%s'%s'", i > 0 ? ", " : "", words[i]);
+    }
+    PyErr_Format(PyExc_ValueError, "%s is one of %s, not '%s'", what, all, word);
+    return false;
+}
+
+bool fits_u32(const char *what, long long value, uint32_t *ret) {
+    *ret = (uint32_t)value;
+    if (value >= 0 && value < UINT32_MAX)
+        return true;
+    PyErr_Format(PyExc_ValueError, "%s may be 0 to 4294967294, not %lld", what, value);
+    return false;
+}
+
+/* ---- waiting */
+
+static int64_t left_of(uint64_t deadline_ns) {
+    if (deadline_ns == UINT64_MAX)
+        return SLICE_NS;
+    int64_t left = (int64_t)(deadline_ns - now_ns());
+    return left < SLICE_NS ? left : SLICE_NS;
+}
+
+static uint64_t deadline_of(int64_t timeout_ns) {
+    return timeout_ns < 0 ? UINT64_MAX : now_ns() + (uint64_t)timeout_ns;
+}
+
+/* A forked child's other threads are gone, whatever they were in. */
+static bool is_busy(const struct handle *handle) {
+    return handle->busy && handle->forks == forks;
+}
+
+static int turn_wait(struct handle *handle, uint64_t deadline_ns) {
+    while (is_busy(handle)) {
+        int64_t left = left_of(deadline_ns);
+        if (left <= 0)
+            return SHMPS_TIMEOUT;
+        handle->waiting++;
+        Py_BEGIN_ALLOW_THREADS
+        if (PyThread_acquire_lock_timed(handle->lock, left / 1000 + 1, 0) == PY_LOCK_ACQUIRED)
+            PyThread_release_lock(handle->lock);
+        Py_END_ALLOW_THREADS
+        handle->waiting--;
+        if (PyErr_CheckSignals() < 0)
+            return RAISED;
+    }
+    return 0;
+}
+
+bool turn_take_last(struct handle *handle) {
+    return !is_busy(handle) || turn_wait(handle, UINT64_MAX) == 0;
+}
+
+bool turn_take(struct handle *handle) {
+    if (!turn_take_last(handle))
+        return false;
+    if (handle->closed)
+        raise_result(CLOSED_HERE, "by close()");
+    return !handle->closed;
+}
+
+static bool over(int result) {
+    return result != SHMPS_EMPTY && result != SHMPS_FULL && result != SHMPS_TIMEOUT;
+}
+
+/* Let others in between two slices, who wait for their turn. */
+static void give_way(struct handle *handle) {
+    if (handle->waiting == 0)
+        return;
+    struct timespec moment = { .tv_nsec = 50000 };
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&moment, NULL);
+    Py_END_ALLOW_THREADS
+}
+
+static int slice(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns) {
+    int result;
+    handle->busy = true;
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
+    result = call(handle, context, timeout_ns);
+    PyThread_release_lock(handle->lock);
+    Py_END_ALLOW_THREADS
+    handle->busy = false;
+    handle->kind->catch_up(handle);
+    return result;
+}
+
+int call_waiting(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns,
+                 bool heavy) {
+    uint64_t deadline = 0;
+    for (bool first = true;; first = false) {
+        if (unlikely(is_busy(handle))) {
+            if (deadline == 0)
+                deadline = deadline_of(timeout_ns);
+            int turn = turn_wait(handle, deadline);
+            if (turn != 0)
+                return turn;
+        }
+        if (unlikely(handle->closed))
+            return CLOSED_HERE;
+        if (first && !heavy) {
+            int result = call(handle, context, 0);
+            if (over(result) || timeout_ns == 0)
+                return result;
+        }
+        if (deadline == 0)
+            deadline = deadline_of(timeout_ns);
+        int64_t left = left_of(deadline);
+        int result = slice(handle, call, context, left > 0 ? left : 0);
+        if (over(result) || left <= 0)
+            return result;
+        if (PyErr_CheckSignals() < 0)
+            return RAISED;
+        give_way(handle);
+    }
+}
+
+/* ---- the other side */
+
+PyObject *wait_for_others(struct handle *handle, const char *name, PyObject *const *args,
+                          Py_ssize_t n_args, PyObject *keywords, waiting_call call,
+                          const char *what) {
+    static const char *const names[] = { "n", "timeout" };
+    PyObject *values[2] = { NULL, Py_None };
+    int64_t timeout_ns;
+    uint32_t n = 1;
+    if (!take_arguments(name, args, n_args, keywords, names, 2, 0, 2, values) ||
+        !timeout_from(values[1], &timeout_ns))
+        return NULL;
+    if (values[0]) {
+        long long value = PyLong_AsLongLong(values[0]);
+        if ((value == -1 && PyErr_Occurred()) || !fits_u32("n", value, &n))
+            return NULL;
+    }
+    int result = call_waiting(handle, call, &n, timeout_ns, false);
+    if (result != 0)
+        return raise_result(result, what);
+    Py_RETURN_NONE;
+}
+
+PyObject *wait_for_event(struct handle *handle, PyObject *const *args, Py_ssize_t n_args,
+                         PyObject *keywords, waiting_call call) {
+    static const char *const names[] = { "timeout" };
+    static const char *const kinds[] = {
+        [0] = "?",
+        [SHMPS_PUBLISHER_JOINED] = "publisher joined",
+        [SHMPS_PUBLISHER_LEFT] = "publisher left",
+        [SHMPS_SUBSCRIBER_JOINED] = "subscriber joined",
+        [SHMPS_SUBSCRIBER_LEFT] = "subscriber left",
+    };
+    PyObject *values[1] = { Py_None };
+    int64_t timeout_ns;
+    struct shmps_event event;
+    if (!take_arguments("event", args, n_args, keywords, names, 1, 0, 1, values) ||
+        !timeout_from(values[0], &timeout_ns))
+        return NULL;
+    int result = call_waiting(handle, call, &event, timeout_ns, false);
+    if (result != 0)
+        return raise_result(result, "nobody has come or gone");
+    unsigned index = (unsigned)event.kind < LENGTH(kinds) ? (unsigned)event.kind : 0;
+    return PyObject_CallFunction(Event, "siKs", kinds[index], (int)event.pid,
+                                 (unsigned long long)event.id, event.topic);
+}
+
+/* ---- types */
+
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type && PyModule_AddType(module, type) < 0) {
+        Py_DECREF(OBJECT(type));
+        return NULL;
+    }
+    return type;
+}
+
+PyObject *enter_self(PyObject *self, PyObject *none) {
+    (void)none;
+    Py_INCREF(OBJECT(self));
+    return self;
+}
+
+PyObject *exit_closing(PyObject *self, PyObject *args) {
+    (void)args;
+    return PyObject_CallMethod(self, "close", NULL);
+}

@@ -1,0 +1,245 @@
+/* message.c - see native.h.
+ *
+ * A small payload is copied into the message; a larger one stays where the library holds it, until
+ * neither the message nor a view of it is there. */
+#include "native.h"
+
+#include <string.h>
+
+#define SPARE_MAX 256
+
+PyTypeObject *MessageType;
+
+/* Freed messages, kept for the next ones: making one costs a third less. */
+static struct message *spare;
+static unsigned n_spare;
+
+static struct message *allocate(void) {
+    struct message *self = spare;
+    if (likely(self != NULL)) {
+        spare = self->next;
+        n_spare--;
+    } else {
+        self = PyObject_Malloc(sizeof *self);
+        if (!self) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
+    return (struct message *)PyObject_Init((PyObject *)self, MessageType);
+}
+
+void message_free(struct message *self) {
+    PyTypeObject *type = MessageType;
+    Py_CLEAR(self->topic);
+    if (likely(n_spare < SPARE_MAX)) {
+        self->next = spare;
+        spare = self;
+        n_spare++;
+    } else {
+        PyObject_Free(self);
+    }
+    Py_DECREF(OBJECT(type));
+}
+
+static void message_dealloc(PyObject *object) {
+    struct message *self = (struct message *)object;
+    if (likely(!self->subscriber))
+        message_free(self);
+    else
+        subscriber_let_go(self->subscriber, self);
+}
+
+/* ---- making one */
+
+static PyObject *topic_of(struct subscriber *subscriber, const char *name) {
+    size_t at = ((uintptr_t)name >> 4) % TOPICS_KNOWN;
+    if (unlikely(subscriber->topics[at].name != name)) {
+        PyObject *string = PyUnicode_FromString(name);
+        if (!string)
+            return NULL;
+        Py_XDECREF(subscriber->topics[at].string);
+        subscriber->topics[at].name = name;
+        subscriber->topics[at].string = string;
+    }
+    Py_INCREF(subscriber->topics[at].string);
+    return subscriber->topics[at].string;
+}
+
+static void hold(struct message *self, struct subscriber *subscriber, uint32_t index) {
+    Py_INCREF(OBJECT(subscriber));
+    self->subscriber = subscriber;
+    self->hold = index;
+    self->previous = NULL;
+    self->next = subscriber->held;
+    if (self->next)
+        self->next->previous = self;
+    subscriber->held = self;
+}
+
+PyObject *message_new(struct subscriber *subscriber, struct shmps_sample *sample) {
+    PyObject *topic = topic_of(subscriber, sample->topic);
+    struct message *self = topic ? allocate() : NULL;
+    if (!self) {
+        Py_XDECREF(topic);
+        shmps_release(subscriber->sub, sample);
+        return NULL;
+    }
+    self->subscriber = NULL;
+    self->topic = topic;
+    self->bytes = (Py_ssize_t)sample->bytes;
+    self->seq = sample->seq;
+    self->time_ns = sample->time_ns;
+    self->tag = sample->tag;
+    self->lost = sample->lost + subscriber->lost;
+    self->publisher = sample->publisher;
+    self->flags = sample->flags | subscriber->flags;
+    self->views = 0;
+    subscriber->lost = 0;
+    subscriber->flags = 0;
+    if (likely(sample->bytes <= SMALL_BYTES)) {
+        memcpy(self->small, sample->data, sample->bytes);
+        self->data = self->small;
+        shmps_release(subscriber->sub, sample);
+    } else {
+        self->data = sample->data;
+        hold(self, subscriber, sample->hold);
+    }
+    return (PyObject *)self;
+}
+
+/* ---- the payload */
+
+static int message_get_buffer(PyObject *object, Py_buffer *view, int flags) {
+    struct message *self = (struct message *)object;
+    if (PyBuffer_FillInfo(view, object, (void *)(uintptr_t)self->data, self->bytes, 1, flags) < 0)
+        return -1;
+    self->views++;
+    return 0;
+}
+
+static void message_release_buffer(PyObject *self, Py_buffer *view) {
+    (void)view;
+    ((struct message *)self)->views--;
+}
+
+static PyObject *message_copy(PyObject *object, PyObject *none) {
+    struct message *self = (struct message *)object;
+    (void)none;
+    return PyBytes_FromStringAndSize(self->data, self->bytes);
+}
+
+static PyObject *message_as_numpy(PyObject *self, PyObject *args, PyObject *keywords) {
+    static const char *const names[] = { "dtype", NULL };
+    PyObject *dtype = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O:as_numpy", KEYWORDS(names), &dtype))
+        return NULL;
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    if (!numpy)
+        return NULL;
+    PyObject *array = dtype ? PyObject_CallMethod(numpy, "frombuffer", "OO", self, dtype)
+                            : PyObject_CallMethod(numpy, "frombuffer", "Os", self, "u1");
+    Py_DECREF(numpy);
+    return array;
+}
+
+static Py_ssize_t message_length(PyObject *self) {
+    return ((struct message *)self)->bytes;
+}
+
+static PyObject *message_repr(PyObject *object) {
+    struct message *self = (struct message *)object;
+    return PyUnicode_FromFormat("<shmps.Message %U #%llu, %zd bytes>", self->topic,
+                                (unsigned long long)self->seq, self->bytes);
+}
+
+/* ---- attributes */
+
+static PyObject *message_topic(PyObject *self, void *none) {
+    (void)none;
+    PyObject *topic = ((struct message *)self)->topic;
+    Py_INCREF(topic);
+    return topic;
+}
+
+/* closure: the offset of the number */
+static PyObject *message_number(PyObject *self, void *offset) {
+    uint64_t value;
+    memcpy(&value, (const char *)self + (uintptr_t)offset, sizeof value);
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+/* closure: the flag */
+static PyObject *message_flag(PyObject *self, void *flag) {
+    return PyBool_FromLong((((struct message *)self)->flags & (uintptr_t)flag) != 0);
+}
+
+static PyObject *message_pinned(PyObject *self, void *none) {
+    (void)none;
+    return PyBool_FromLong((((struct message *)self)->flags & SHMPS_SAMPLE_COPIED) == 0);
+}
+
+static PyObject *message_payload(PyObject *self, void *none) {
+    (void)none;
+    return PyMemoryView_FromObject(self);
+}
+
+#define AT(field) (void *)(uintptr_t)offsetof(struct message, field)
+#define FLAG(flag) (void *)(uintptr_t)flag
+static PyGetSetDef message_attributes[] = {
+    { "topic", message_topic, NULL, "The topic it was published on.", NULL },
+    { "payload", message_payload, NULL, "Its bytes: a read-only memoryview, not a copy.", NULL },
+    { "seq", message_number, NULL, "0, 1, 2 ... of its publisher.", AT(seq) },
+    { "time_ns", message_number, NULL,
+      "time.monotonic_ns() at publishing; 0: timestamps are off.", AT(time_ns) },
+    { "tag", message_number, NULL, "The publisher's own word.", AT(tag) },
+    { "lost", message_number, NULL, "Messages lost since the previous one that was received.",
+      AT(lost) },
+    { "publisher", message_number, NULL, "Publisher.id of its publisher.", AT(publisher) },
+    { "pinned", message_pinned, NULL,
+      "False: it had to be copied, as no pin was left to hold it in the ring. True: it lies there, "
+      "or is so small that it needs none.",
+      NULL },
+    { "history", message_flag, NULL, "Published before the subscriber was opened?",
+      FLAG(SHMPS_SAMPLE_HISTORY) },
+    { "evicted", message_flag, NULL,
+      "The publisher goes on without this reliable subscriber, which has stalled it.",
+      FLAG(SHMPS_SAMPLE_EVICTED) },
+    { 0 },
+};
+
+static PyMethodDef message_methods[] = {
+    { "copy", message_copy, METH_NOARGS, "The payload as bytes of its own." },
+    { "__bytes__", message_copy, METH_NOARGS, NULL },
+    { "as_numpy", (PyCFunction)(uintptr_t)message_as_numpy, METH_VARARGS | METH_KEYWORDS,
+      "as_numpy(dtype='u1')\n\nA read-only array on the payload, without a copy." },
+    { 0 },
+};
+
+static const char message_doc[] =
+    "A received message. Its bytes are there, and do not change, as long as the message or any\n"
+    "view of it is: also after close().";
+
+static PyType_Slot message_slots[] = {
+    { Py_tp_doc, (void *)(uintptr_t)message_doc },
+    { Py_tp_dealloc, message_dealloc },
+    { Py_tp_repr, message_repr },
+    { Py_tp_methods, message_methods },
+    { Py_tp_getset, message_attributes },
+    { Py_sq_length, message_length },
+    { Py_bf_getbuffer, message_get_buffer },
+    { Py_bf_releasebuffer, message_release_buffer },
+    { 0, NULL },
+};
+
+static PyType_Spec message_spec = {
+    .name = "shmps._native.Message",
+    .basicsize = sizeof(struct message),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = message_slots,
+};
+
+bool message_init(PyObject *module) {
+    MessageType = add_type(module, &message_spec);
+    return MessageType != NULL;
+}

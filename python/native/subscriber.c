@@ -1,0 +1,439 @@
+/* subscriber.c - see native.h. */
+#include "native.h"
+
+#include <string.h>
+
+#define BATCH 64 /* samples taken in one call of the library */
+
+static PyTypeObject *SubscriberType;
+
+/* ---- what messages hold */
+
+static void unhold(struct subscriber *self, struct message *message) {
+    if (message->next)
+        message->next->previous = message->previous;
+    if (message->previous)
+        message->previous->next = message->next;
+    else
+        self->held = message->next;
+}
+
+/* No other thread is in the library's handle. */
+static void release(struct subscriber *self, struct message *message) {
+    struct shmps_sample sample = { .hold = message->hold };
+    if (self->sub)
+        shmps_release(self->sub, &sample);
+    message_free(message);
+    Py_DECREF(OBJECT(self));
+}
+
+void subscriber_let_go(struct subscriber *self, struct message *message) {
+    unhold(self, message);
+    if (self->handle.busy && self->handle.forks == forks) {
+        message->next = self->let_go;
+        self->let_go = message;
+        return;
+    }
+    Py_INCREF(OBJECT(self));
+    release(self, message);
+    Py_DECREF(OBJECT(self));
+}
+
+static void catch_up(struct handle *handle) {
+    struct subscriber *self = (struct subscriber *)handle;
+    while (unlikely(self->let_go != NULL)) {
+        struct message *message = self->let_go;
+        self->let_go = message->next;
+        release(self, message);
+    }
+}
+
+/* ---- closing */
+
+static void end_handle(struct subscriber *self) {
+    struct shmps_subscriber *sub = self->sub;
+    self->sub = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    shmps_subscriber_close(sub);
+    Py_END_ALLOW_THREADS
+    connection_unuse(self->handle.connection);
+}
+
+static int subscriber_close(struct handle *handle) {
+    struct subscriber *self = (struct subscriber *)handle;
+    if (handle->closed)
+        return 0;
+    handle->closed = true;
+    if (!turn_take_last(handle)) {
+        handle->closed = false;
+        return RAISED;
+    }
+    handle_unlist(handle);
+    if (self->sub && !self->held)
+        end_handle(self);
+    return 0;
+}
+
+static const struct handle_kind kind = { subscriber_close, catch_up };
+
+/* ---- opening */
+
+static PyObject *subscriber_open(struct subscriber *self, PyObject *connection,
+                                 const struct shmps_subscriber_options *options) {
+    int result;
+    if (!handle_init(&self->handle, connection, &kind) ||
+        !connection_use(self->handle.connection)) {
+        Py_DECREF(OBJECT(self));
+        return NULL;
+    }
+    const char *filter = PyUnicode_AsUTF8AndSize(self->filter, NULL);
+    struct shmps *bus = self->handle.connection->bus;
+    Py_BEGIN_ALLOW_THREADS
+    result = shmps_subscriber_open(bus, filter, options, &self->sub);
+    Py_END_ALLOW_THREADS
+    if (result != 0) {
+        self->sub = NULL;
+        connection_unuse(self->handle.connection);
+        raise_result(result, "opening");
+    }
+    if (result == 0 && handle_enlist(&self->handle))
+        return (PyObject *)self;
+    Py_DECREF(OBJECT(self));
+    return NULL;
+}
+
+static bool history_from(PyObject *history, uint32_t *ret) {
+    if (history == Py_None)
+        return true;
+    long long k = PyLong_AsLongLong(history);
+    if ((k == -1 && PyErr_Occurred()) || !fits_u32("history", k, ret))
+        return false;
+    if (k == 0)
+        *ret = SHMPS_HISTORY_NONE;
+    return true;
+}
+
+static PyObject *subscriber_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static const char *const names[] = { "connection", "filter", "timeout", "delivery",
+                             "wait",       "history", "pins",   NULL };
+    static const char *const waits[] = { "default", "spin", "sleep" };
+    static const char *const deliveries[] = { "lossy", "latest", "reliable", "observe" };
+    struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
+    PyObject *connection, *filter, *timeout = Py_None, *history = Py_None;
+    const char *delivery = "lossy", *wait = "default";
+    long long pins = 0;
+    int64_t timeout_ns;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$OssOL:Subscriber", KEYWORDS(names), &connection,
+                                     &filter, &timeout, &delivery, &wait, &history, &pins) ||
+        !word_index("delivery", delivery, deliveries, LENGTH(deliveries), &options.delivery) ||
+        !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||
+        !fits_u32("pins", pins, &options.pins) || !history_from(history, &options.history) ||
+        !timeout_from(timeout, &timeout_ns))
+        return NULL;
+    struct subscriber *self = (struct subscriber *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    Py_INCREF(filter);
+    self->filter = filter;
+    self->timeout_ns = timeout_ns;
+    return subscriber_open(self, connection, &options);
+}
+
+static void subscriber_dealloc(PyObject *object) {
+    struct subscriber *self = (struct subscriber *)object;
+    PyTypeObject *type = Py_TYPE(OBJECT(self));
+    PyObject_GC_UnTrack(self);
+    handle_unlist(&self->handle);
+    if (self->sub)
+        end_handle(self);
+    for (size_t i = 0; i < TOPICS_KNOWN; i++)
+        Py_CLEAR(self->topics[i].string);
+    handle_free(&self->handle);
+    Py_CLEAR(self->filter);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(OBJECT(type));
+}
+
+/* ---- taking */
+
+/* A loss that no message follows is told with the next one. */
+static void note_loss(struct subscriber *self, const struct shmps_sample *sample) {
+    self->lost += sample->lost;
+    self->flags |= sample->flags & SHMPS_SAMPLE_EVICTED;
+}
+
+static int take_one(struct handle *handle, void *context, int64_t timeout_ns) {
+    struct subscriber *self = (struct subscriber *)handle;
+    for (;;) {
+        int result = shmps_take(self->sub, context, timeout_ns);
+        if (likely(result != SHMPS_LOST))
+            return result;
+        note_loss(self, context);
+    }
+}
+
+static PyObject *take(struct subscriber *self, int64_t timeout_ns) {
+    struct shmps_sample sample;
+    int result = call_waiting(&self->handle, take_one, &sample, timeout_ns, false);
+    if (likely(result == 0))
+        return message_new(self, &sample);
+    return raise_result(result, "nothing was published");
+}
+
+static PyObject *subscriber_take(PyObject *object, PyObject *const *args, Py_ssize_t n_args,
+                                 PyObject *keywords) {
+    static const char *const names[] = { "timeout" };
+    struct subscriber *self = (struct subscriber *)object;
+    PyObject *timeout = NULL;
+    int64_t timeout_ns = self->timeout_ns;
+    if (unlikely(n_args > 0 || keywords) &&
+        (!take_arguments("take", args, n_args, keywords, names, 1, 0, 1, &timeout) ||
+         (timeout && !timeout_from(timeout, &timeout_ns))))
+        return NULL;
+    return take(self, timeout_ns);
+}
+
+static PyObject *subscriber_try_take(PyObject *object, PyObject *none) {
+    struct subscriber *self = (struct subscriber *)object;
+    struct shmps_sample sample;
+    (void)none;
+    int result = call_waiting(&self->handle, take_one, &sample, 0, false);
+    if (result == 0)
+        return message_new(self, &sample);
+    if (result == SHMPS_EMPTY || result == SHMPS_TIMEOUT)
+        Py_RETURN_NONE;
+    return raise_result(result, "nothing was published");
+}
+
+static PyObject *subscriber_next(PyObject *object) {
+    struct subscriber *self = (struct subscriber *)object;
+    struct shmps_sample sample;
+    int result = call_waiting(&self->handle, take_one, &sample, self->timeout_ns, false);
+    if (likely(result == 0))
+        return message_new(self, &sample);
+    return result == CLOSED_HERE ? NULL : raise_result(result, "nothing was published");
+}
+
+/* ---- batches */
+
+struct batch {
+    struct shmps_sample samples[BATCH];
+    size_t wanted, done;
+};
+
+static int take_some(struct handle *handle, void *context, int64_t timeout_ns) {
+    struct subscriber *self = (struct subscriber *)handle;
+    struct batch *batch = context;
+    for (;;) {
+        int result = shmps_take_batch(self->sub, batch->samples, batch->wanted, SHMPS_UP_TO,
+                                      timeout_ns, &batch->done);
+        if (likely(result != SHMPS_LOST))
+            return result;
+        note_loss(self, &batch->samples[0]);
+    }
+}
+
+/* Messages of all samples of a batch into the list. After an error the rest is released. */
+static bool add_messages(struct subscriber *self, struct batch *batch, PyObject *list) {
+    for (size_t i = 0; i < batch->done; i++) {
+        PyObject *message = message_new(self, &batch->samples[i]);
+        int failed = message ? PyList_Append(list, message) : -1;
+        Py_XDECREF(message);
+        if (unlikely(failed < 0)) {
+            shmps_release_batch(self->sub, batch->samples + i + 1, batch->done - i - 1);
+            return false;
+        }
+    }
+    return true;
+}
+
+static PyObject *take_batch(struct subscriber *self, size_t n, int64_t timeout_ns) {
+    PyObject *list = PyList_New(0);
+    size_t taken = 0;
+    int result = 0;
+    while (list && taken < n) {
+        struct batch batch;
+        batch.wanted = n - taken < BATCH ? n - taken : BATCH;
+        result = call_waiting(&self->handle, take_some, &batch, taken == 0 ? timeout_ns : 0,
+                              false);
+        if (result == RAISED || (result != 0 && taken == 0)) {
+            Py_DECREF(list);
+            return raise_result(result, "nothing was published");
+        }
+        if (result != 0)
+            break; /* what there is; an error is told by the next call */
+        if (!add_messages(self, &batch, list)) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        taken += batch.done;
+        if (batch.done < batch.wanted)
+            break;
+    }
+    return list;
+}
+
+static PyObject *subscriber_take_batch(PyObject *object, PyObject *const *args, Py_ssize_t n_args,
+                                       PyObject *keywords) {
+    static const char *const names[] = { "n", "timeout" };
+    struct subscriber *self = (struct subscriber *)object;
+    PyObject *values[2] = { NULL, NULL };
+    int64_t timeout_ns = self->timeout_ns;
+    if (!take_arguments("take_batch", args, n_args, keywords, names, 2, 1, 2, values) ||
+        (values[1] && !timeout_from(values[1], &timeout_ns)))
+        return NULL;
+    Py_ssize_t n = PyLong_AsSsize_t(values[0]);
+    if (n <= 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a batch has 1 message or more");
+        return NULL;
+    }
+    return take_batch(self, (size_t)n, timeout_ns);
+}
+
+/* ---- the other side, the descriptor */
+
+static int wait_publishers(struct handle *handle, void *context, int64_t timeout_ns) {
+    return shmps_subscriber_wait_publishers(((struct subscriber *)handle)->sub,
+                                            *(const uint32_t *)context, timeout_ns);
+}
+
+static PyObject *subscriber_wait_publishers(PyObject *self, PyObject *const *args,
+                                            Py_ssize_t n_args, PyObject *keywords) {
+    return wait_for_others((struct handle *)self, "wait_publishers", args, n_args, keywords,
+                           wait_publishers, "fewer publishers are open");
+}
+
+static int next_event(struct handle *handle, void *context, int64_t timeout_ns) {
+    return shmps_subscriber_event(((struct subscriber *)handle)->sub, context, timeout_ns);
+}
+
+static PyObject *subscriber_event(PyObject *self, PyObject *const *args, Py_ssize_t n_args,
+                                  PyObject *keywords) {
+    return wait_for_event((struct handle *)self, args, n_args, keywords, next_event);
+}
+
+static PyObject *subscriber_fileno(PyObject *object, PyObject *none) {
+    struct subscriber *self = (struct subscriber *)object;
+    (void)none;
+    if (!turn_take(&self->handle))
+        return NULL;
+    int fd = shmps_subscriber_fd(self->sub);
+    return fd < 0 ? raise_result(fd, "a descriptor") : PyLong_FromLong(fd);
+}
+
+static PyObject *subscriber_stats(PyObject *object, PyObject *none) {
+    struct subscriber *self = (struct subscriber *)object;
+    struct shmps_subscriber_stats s = SHMPS_SUBSCRIBER_STATS_INIT;
+    (void)none;
+    if (!turn_take(&self->handle))
+        return NULL;
+    int result = shmps_subscriber_stats(self->sub, &s);
+    if (result != 0)
+        return raise_result(result, "statistics");
+    return PyObject_CallFunction(
+        SubscriberStats, "KKKKKIIII", (unsigned long long)s.received, (unsigned long long)s.lost,
+        (unsigned long long)s.copied, (unsigned long long)s.sleeps,
+        (unsigned long long)s.evictions, s.publishers, s.held, s.pins, s.topics);
+}
+
+static PyObject *subscriber_close_method(PyObject *self, PyObject *none) {
+    (void)none;
+    if (subscriber_close((struct handle *)self) != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- attributes, the type */
+
+static PyObject *subscriber_filter(PyObject *self, void *none) {
+    (void)none;
+    PyObject *filter = ((struct subscriber *)self)->filter;
+    Py_INCREF(filter);
+    return filter;
+}
+
+static PyObject *subscriber_closed(PyObject *self, void *none) {
+    (void)none;
+    return PyBool_FromLong(((struct handle *)self)->closed);
+}
+
+static PyObject *subscriber_timeout(PyObject *self, void *none) {
+    (void)none;
+    int64_t timeout_ns = ((struct subscriber *)self)->timeout_ns;
+    if (timeout_ns < 0)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)timeout_ns / 1e9);
+}
+
+static int subscriber_set_timeout(PyObject *self, PyObject *value, void *none) {
+    (void)none;
+    int64_t timeout_ns;
+    if (!timeout_from(value ? value : Py_None, &timeout_ns))
+        return -1;
+    ((struct subscriber *)self)->timeout_ns = timeout_ns;
+    return 0;
+}
+
+static PyGetSetDef subscriber_attributes[] = {
+    { "filter", subscriber_filter, NULL, "The topic or filter it was opened for.", NULL },
+    { "closed", subscriber_closed, NULL, "Has it been closed?", NULL },
+    { "timeout", subscriber_timeout, subscriber_set_timeout,
+      "Seconds that take() and iterating wait for each message; None: for ever.", NULL },
+    { 0 },
+};
+
+#define FAST (METH_FASTCALL | METH_KEYWORDS)
+static PyMethodDef subscriber_methods[] = {
+    { "take", (PyCFunction)(uintptr_t)subscriber_take, FAST,
+      "take(timeout=self.timeout)\n\nThe next message; Timeout, if none comes." },
+    { "try_take", subscriber_try_take, METH_NOARGS,
+      "The next message, or None if there is none now." },
+    { "take_batch", (PyCFunction)(uintptr_t)subscriber_take_batch, FAST,
+      "take_batch(n, timeout=self.timeout)\n\nWait for one message and take up to n, at least one." },
+    { "fileno", subscriber_fileno, METH_NOARGS,
+      "A descriptor that is readable while there may be something to take. Take until try_take() "
+      "gives None before each wait. Never read, write or close it." },
+    { "wait_publishers", (PyCFunction)(uintptr_t)subscriber_wait_publishers, FAST,
+      "wait_publishers(n=1, timeout=None)\n\nWait until at least n publishers are open on its "
+      "topics, or raise Timeout." },
+    { "event", (PyCFunction)(uintptr_t)subscriber_event, FAST,
+      "event(timeout=None)\n\nThe next publisher that has come or gone; those present at the first "
+      "call come first. Timeout, if none does." },
+    { "stats", subscriber_stats, METH_NOARGS, "Counts since it was opened: SubscriberStats." },
+    { "close", subscriber_close_method, METH_NOARGS,
+      "Unsubscribe. Messages that are held stay as they are; who iterates in another thread comes "
+      "to the end. May be called again." },
+    { "__enter__", enter_self, METH_NOARGS, NULL },
+    { "__exit__", exit_closing, METH_VARARGS, NULL },
+    { 0 },
+};
+
+static const char subscriber_doc[] =
+    "Receives what is published on the topics of a filter. timeout: how long take() and iterating\n"
+    "wait for each message. history: begin with that many of the newest messages of each topic;\n"
+    "None: as configured for the topic, 0: none.";
+
+static PyType_Slot subscriber_slots[] = {
+    { Py_tp_doc, (void *)(uintptr_t)subscriber_doc },
+    { Py_tp_new, subscriber_new },
+    { Py_tp_dealloc, subscriber_dealloc },
+    { Py_tp_traverse, handle_traverse },
+    { Py_tp_iter, PyObject_SelfIter },
+    { Py_tp_iternext, subscriber_next },
+    { Py_tp_methods, subscriber_methods },
+    { Py_tp_getset, subscriber_attributes },
+    { 0, NULL },
+};
+
+static PyType_Spec subscriber_spec = {
+    .name = "shmps._native.Subscriber",
+    .basicsize = sizeof(struct subscriber),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = subscriber_slots,
+};
+
+bool subscriber_init(PyObject *module) {
+    SubscriberType = add_type(module, &subscriber_spec);
+    return SubscriberType != NULL;
+}
