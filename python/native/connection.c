@@ -217,22 +217,25 @@ static PyGetSetDef connection_attributes[] = {
 
 static PyMethodDef connection_methods[] = {
     { "daemon_alive", connection_daemon_alive, METH_NOARGS,
-      "Does pubsubd answer now? Publishing and receiving go on without it." },
+      "daemon_alive($self, /)\n--\n\nDoes pubsubd answer now? Publishing and receiving go on "
+      "without it." },
     { "stop_daemon", connection_stop_daemon, METH_NOARGS,
-      "Ask pubsubd to end, and wait until it has closed this connection." },
+      "stop_daemon($self, /)\n--\n\nAsk pubsubd to end, and wait until it has closed this "
+      "connection." },
     { "close", connection_close, METH_NOARGS,
-      "Close it and all that is open on it. Messages that are held stay as they are. May be called "
-      "again." },
+      "close($self, /)\n--\n\nClose it and all that is open on it. Messages that are held stay as "
+      "they are. May be called again." },
     { "__enter__", enter_self, METH_NOARGS, NULL },
     { "__exit__", exit_closing, METH_VARARGS, NULL },
     { 0 },
 };
 
 static const char connection_doc[] =
+    "Connection(instance=None, *, autostart=None, observe=False, timeout=5.0)\n--\n\n"
     "A connection to one instance of the bus: its name or the path of its socket; None:\n"
     "$SHMPS_INSTANCE, else 'default'. autostart: start a pubsubd of this user if none answers;\n"
-    "None: yes, unless SHMPS_AUTOSTART=0. observe: never talk to pubsubd, only look; works when it\n"
-    "is dead. timeout: seconds for finding or starting pubsubd, and for each of its answers.";
+    "None: yes, unless SHMPS_AUTOSTART=0. observe: never talk to pubsubd, only look; works when\n"
+    "it is dead. timeout: seconds for finding or starting pubsubd, and for each of its answers.";
 
 static PyType_Slot connection_slots[] = {
     { Py_tp_doc, (void *)(uintptr_t)connection_doc },

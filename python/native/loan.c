@@ -185,7 +185,8 @@ static const char loan_doc[] =
     "Room in the ring, to be written in place:\n\n"
     "    with publisher.loan(size) as view: ...\n\n"
     "publishes at the end of the block, and discards after an exception. Every view of it must\n"
-    "have gone by then (BufferError, and nothing is published): what is published does not change.";
+    "have gone by then (BufferError, and nothing is published): what is published does not\n"
+    "change any more.";
 
 static PyType_Slot loan_slots[] = {
     { Py_tp_doc, (void *)(uintptr_t)loan_doc },

@@ -197,8 +197,8 @@ static PyGetSetDef message_attributes[] = {
       AT(lost) },
     { "publisher", message_number, NULL, "Publisher.id of its publisher.", AT(publisher) },
     { "pinned", message_pinned, NULL,
-      "False: it had to be copied, as no pin was left to hold it in the ring. True: it lies there, "
-      "or is so small that it needs none.",
+      "False: it had to be copied, as no pin was left to hold it in the ring. True: it lies "
+      "there, or is so small that it needs none.",
       NULL },
     { "history", message_flag, NULL, "Published before the subscriber was opened?",
       FLAG(SHMPS_SAMPLE_HISTORY) },
@@ -209,10 +209,10 @@ static PyGetSetDef message_attributes[] = {
 };
 
 static PyMethodDef message_methods[] = {
-    { "copy", message_copy, METH_NOARGS, "The payload as bytes of its own." },
+    { "copy", message_copy, METH_NOARGS, "copy($self, /)\n--\n\nThe payload as bytes of its own." },
     { "__bytes__", message_copy, METH_NOARGS, NULL },
     { "as_numpy", (PyCFunction)(uintptr_t)message_as_numpy, METH_VARARGS | METH_KEYWORDS,
-      "as_numpy(dtype='u1')\n\nA read-only array on the payload, without a copy." },
+      "as_numpy($self, /, dtype='u1')\n--\n\nA read-only array on the payload, not a copy." },
     { 0 },
 };
 

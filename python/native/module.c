@@ -48,13 +48,16 @@ static PyObject *filter_matches(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef functions[] = {
-    { "version", version, METH_NOARGS, "The version of libshmps, 'MAJOR.MINOR.PATCH'." },
+    { "version", version, METH_NOARGS, "version($module, /)\n--\n\nThe version of libshmps." },
     { "topic_check", topic_check, METH_O,
-      "Raise TopicError, with the broken rule, if it is no name of a topic." },
+      "topic_check($module, topic, /)\n--\n\nRaise TopicError, with the broken rule, if it is no "
+      "name of a topic." },
     { "filter_check", filter_check, METH_O,
-      "Raise TopicError, with the broken rule, if it is no filter." },
+      "filter_check($module, filter, /)\n--\n\nRaise TopicError, with the broken rule, if it is "
+      "no filter." },
     { "filter_matches", filter_matches, METH_VARARGS,
-      "filter_matches(filter, topic)\n\nDoes a filter match a topic? TopicError, if one is none." },
+      "filter_matches($module, filter, topic, /)\n--\n\nDoes a filter match a topic? TopicError, "
+      "if one is none." },
     { 0 },
 };
 

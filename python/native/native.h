@@ -7,11 +7,11 @@
  *     subscriber.c  Subscriber; message.c: Message, and what keeps its bytes
  *     fork.c        what a forked child still sees of its parent's messages
  *
- * Everything here is guarded by the interpreter's lock (GIL), which is let go only in a call of the
- * library that may wait or copies much: `busy` tells that a thread is in such a call, and all
+ * Everything here is guarded by the interpreter's lock (GIL), which is let go only in a call of
+ * the library that may wait or copies much: `busy` tells that a thread is in such a call, and all
  * others stay away from the library's handle until it is done. Such a call is cut into slices of
- * 100 ms, as the library's own sleeps are, so that Ctrl-C, close() and messages let go of meanwhile
- * are seen to.
+ * 100 ms, as the library's own sleeps are, so that Ctrl-C, close() and messages let go of
+ * meanwhile are seen to.
  *
  * Only the stable ABI of CPython 3.11 is used; the module has one state for the process. */
 #ifndef SHMPS_PYTHON_NATIVE_H
@@ -89,8 +89,8 @@ bool turn_take(struct handle *handle);
 /* The same to close it: it may be closed already. */
 bool turn_take_last(struct handle *handle);
 
-/* Methods that publishers and subscribers share: name(n=1, timeout=None) waits until there are n on
- * the other side; event(timeout=None) for the next that comes or goes. */
+/* Methods that publishers and subscribers share: name(n=1, timeout=None) waits until there are n
+ * on the other side; event(timeout=None) for the next that comes or goes. */
 PyObject *wait_for_others(struct handle *handle, const char *name, PyObject *const *args,
                           Py_ssize_t n_args, PyObject *keywords, waiting_call call,
                           const char *what);

@@ -103,9 +103,9 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
     int timestamps = 1;
     long long depth = 0, pins = 0, history = 0;
     const char *wait = "default";
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$LLKpsL:Publisher", KEYWORDS(names), &connection,
-                                     &topic, &depth, &pins, &message_bytes, &timestamps, &wait,
-                                     &history) ||
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$LLKpsL:Publisher", KEYWORDS(names),
+                                     &connection, &topic, &depth, &pins, &message_bytes,
+                                     &timestamps, &wait, &history) ||
         !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||
         !fits_u32("depth", depth, &options.depth) || !fits_u32("pins", pins, &options.pins))
         return NULL;
@@ -404,32 +404,36 @@ static PyGetSetDef publisher_attributes[] = {
 #define FAST (METH_FASTCALL | METH_KEYWORDS)
 static PyMethodDef publisher_methods[] = {
     { "publish", (PyCFunction)(uintptr_t)publisher_publish, FAST,
-      "publish(data, tag=0, timeout=None)\n\nCopy a message into the ring. Waits only for reliable "
-      "subscribers: raises Full when one has made no room within the timeout." },
+      "publish($self, /, data, tag=0, timeout=None)\n--\n\nCopy a message into the ring. Waits "
+      "only for reliable subscribers: raises Full when one has made no room within the "
+      "timeout." },
     { "publish_batch", (PyCFunction)(uintptr_t)publisher_publish_batch, FAST,
-      "publish_batch(messages, *, exactly=False, timeout=None)\n\nPublish in order; returns how "
-      "many: all, or those that there was room for within the timeout (Full, if none). exactly: "
-      "all at once, or Full." },
+      "publish_batch($self, /, messages, *, exactly=False, timeout=None)\n--\n\nPublish in "
+      "order; returns how many: all, or those that there was room for within the timeout (Full, if "
+      "none). exactly: all at once, or Full." },
     { "loan", (PyCFunction)(uintptr_t)publisher_loan, FAST,
-      "loan(size, *, tag=0, timeout=None)\n\nRoom in the ring, to be written in place: see Loan." },
+      "loan($self, /, size, *, tag=0, timeout=None)\n--\n\nRoom in the ring, to be written in "
+      "place: see Loan." },
     { "wait_subscribers", (PyCFunction)(uintptr_t)publisher_wait_subscribers, FAST,
-      "wait_subscribers(n=1, timeout=None)\n\nWait until at least n subscribers are open on the "
-      "topic, or raise Timeout." },
+      "wait_subscribers($self, /, n=1, timeout=None)\n--\n\nWait until at least n subscribers are "
+      "open on the topic, or raise Timeout." },
     { "event", (PyCFunction)(uintptr_t)publisher_event, FAST,
-      "event(timeout=None)\n\nThe next subscriber that has come or gone; those present at the first "
-      "call come first. Timeout, if none does." },
-    { "stats", publisher_stats, METH_NOARGS, "Counts since it was opened: PublisherStats." },
+      "event($self, /, timeout=None)\n--\n\nThe next subscriber that has come or gone; those "
+      "present at the first call come first. Timeout, if none does." },
+    { "stats", publisher_stats, METH_NOARGS, "stats($self, /)\n--\n\nCounts since it was opened." },
     { "close", publisher_close_method, METH_NOARGS,
-      "Close it; an open loan is discarded. May be called again." },
+      "close($self, /)\n--\n\nClose it; an open loan is discarded. May be called again." },
     { "__enter__", enter_self, METH_NOARGS, NULL },
     { "__exit__", exit_closing, METH_VARARGS, NULL },
     { 0 },
 };
 
 static const char publisher_doc[] =
+    "Publisher(connection, topic, *, depth=0, pins=0, message_bytes=0, timestamps=True,\n"
+    "          wait='default', history=0)\n--\n\n"
     "Publishes on one topic. Options as in struct shmps_publisher_options, 0: the default.\n"
-    "history: the topic keeps at least that many of its newest messages for late subscribers, also\n"
-    "after its publishers have gone.";
+    "history: the topic keeps at least that many of its newest messages for late subscribers,\n"
+    "also after its publishers have gone.";
 
 static PyType_Slot publisher_slots[] = {
     { Py_tp_doc, (void *)(uintptr_t)publisher_doc },

@@ -123,8 +123,9 @@ static PyObject *subscriber_new(PyTypeObject *type, PyObject *args, PyObject *ke
     const char *delivery = "lossy", *wait = "default";
     long long pins = 0;
     int64_t timeout_ns;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$OssOL:Subscriber", KEYWORDS(names), &connection,
-                                     &filter, &timeout, &delivery, &wait, &history, &pins) ||
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$OssOL:Subscriber", KEYWORDS(names),
+                                     &connection, &filter, &timeout, &delivery, &wait, &history,
+                                     &pins) ||
         !word_index("delivery", delivery, deliveries, LENGTH(deliveries), &options.delivery) ||
         !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||
         !fits_u32("pins", pins, &options.pins) || !history_from(history, &options.history) ||
@@ -386,33 +387,37 @@ static PyGetSetDef subscriber_attributes[] = {
 #define FAST (METH_FASTCALL | METH_KEYWORDS)
 static PyMethodDef subscriber_methods[] = {
     { "take", (PyCFunction)(uintptr_t)subscriber_take, FAST,
-      "take(timeout=self.timeout)\n\nThe next message; Timeout, if none comes." },
+      "take($self, /, timeout=...)\n--\n\nThe next message; Timeout, if none comes within "
+      "self.timeout, or the one given here." },
     { "try_take", subscriber_try_take, METH_NOARGS,
-      "The next message, or None if there is none now." },
+      "try_take($self, /)\n--\n\nThe next message, or None if there is none now." },
     { "take_batch", (PyCFunction)(uintptr_t)subscriber_take_batch, FAST,
-      "take_batch(n, timeout=self.timeout)\n\nWait for one message and take up to n, at least one." },
+      "take_batch($self, /, n, timeout=...)\n--\n\nWait for one message, as take() does, and take "
+      "up to n, at least one." },
     { "fileno", subscriber_fileno, METH_NOARGS,
-      "A descriptor that is readable while there may be something to take. Take until try_take() "
-      "gives None before each wait. Never read, write or close it." },
+      "fileno($self, /)\n--\n\nA descriptor that is readable while there may be something to "
+      "take. Take until try_take() gives None before each wait. Never read, write or close it." },
     { "wait_publishers", (PyCFunction)(uintptr_t)subscriber_wait_publishers, FAST,
-      "wait_publishers(n=1, timeout=None)\n\nWait until at least n publishers are open on its "
-      "topics, or raise Timeout." },
+      "wait_publishers($self, /, n=1, timeout=None)\n--\n\nWait until at least n publishers "
+      "are open on its topics, or raise Timeout." },
     { "event", (PyCFunction)(uintptr_t)subscriber_event, FAST,
-      "event(timeout=None)\n\nThe next publisher that has come or gone; those present at the first "
-      "call come first. Timeout, if none does." },
-    { "stats", subscriber_stats, METH_NOARGS, "Counts since it was opened: SubscriberStats." },
+      "event($self, /, timeout=None)\n--\n\nThe next publisher that has come or gone; those "
+      "present at the first call come first. Timeout, if none does." },
+    { "stats", subscriber_stats, METH_NOARGS, "stats($self, /)\n--\n\nCounts since it was opened." },
     { "close", subscriber_close_method, METH_NOARGS,
-      "Unsubscribe. Messages that are held stay as they are; who iterates in another thread comes "
-      "to the end. May be called again." },
+      "close($self, /)\n--\n\nUnsubscribe. Messages that are held stay as they are; who iterates "
+      "in another thread comes to the end. May be called again." },
     { "__enter__", enter_self, METH_NOARGS, NULL },
     { "__exit__", exit_closing, METH_VARARGS, NULL },
     { 0 },
 };
 
 static const char subscriber_doc[] =
-    "Receives what is published on the topics of a filter. timeout: how long take() and iterating\n"
-    "wait for each message. history: begin with that many of the newest messages of each topic;\n"
-    "None: as configured for the topic, 0: none.";
+    "Subscriber(connection, filter, *, timeout=None, delivery='lossy', wait='default',\n"
+    "           history=None, pins=0)\n--\n\n"
+    "Receives what is published on the topics of a filter. timeout: how long take() and\n"
+    "iterating wait for each message. history: begin with that many of the newest messages of\n"
+    "each topic; None: as configured for the topic, 0: none.";
 
 static PyType_Slot subscriber_slots[] = {
     { Py_tp_doc, (void *)(uintptr_t)subscriber_doc },

@@ -13,9 +13,11 @@ refers to them any more.
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, final
+from typing import Any, Literal, Self, TypeAlias, final
 
 from typing_extensions import Buffer
+
+from .records import Event, PublisherStats, SubscriberStats
 
 Delivery: TypeAlias = Literal["lossy", "latest", "reliable", "observe"]
 Wait: TypeAlias = Literal["default", "spin", "sleep"]
@@ -24,33 +26,6 @@ def version() -> str: ...
 def topic_check(topic: str, /) -> None: ...  # raises TopicError
 def filter_check(filter: str, /) -> None: ...  # raises TopicError
 def filter_matches(filter: str, topic: str, /) -> bool: ...
-
-class PublisherStats(NamedTuple):
-    messages: int
-    bytes: int
-    stalls: int
-    wakes: int
-    evictions: int
-    subscribers: int
-    depth: int
-    message_bytes: int
-
-class SubscriberStats(NamedTuple):
-    received: int
-    lost: int
-    copied: int
-    sleeps: int
-    evictions: int
-    publishers: int
-    held: int
-    pins: int
-    topics: int
-
-class Event(NamedTuple):
-    kind: str  # "publisher joined", "publisher left", "subscriber joined", "subscriber left"
-    pid: int
-    id: int
-    topic: str
 
 class Connection:
     """A connection to one instance of the bus. instance: its name or the path of its socket; None:
@@ -152,8 +127,8 @@ class Loan:
 
 class Subscriber:
     """Receives what is published on the topics of a filter. timeout: how long take() and iterating
-    wait for each message. history: begin with that many of the newest messages of each topic; None:
-    as configured for the topic, 0: none."""
+    wait for each message. history: begin with that many of the newest messages of each topic;
+    None: as configured for the topic, 0: none."""
 
     def __new__(
         cls,
@@ -177,8 +152,8 @@ class Subscriber:
         """Wait for one message and take up to n, at least one."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while there may be something to take. Take until try_take()
-        gives None before each wait. Never read, write or close it."""
+        """A descriptor that is readable while there may be something to take. Take until
+        try_take() gives None before each wait. Never read, write or close it."""
 
     def wait_publishers(self, n: int = 1, timeout: float | None = None) -> None: ...
     def event(self, timeout: float | None = None) -> Event: ...
