@@ -9,6 +9,7 @@
 #define SPARE_MAX 256
 
 PyTypeObject *MessageType;
+struct message *held_messages;
 
 /* Freed messages, kept for the next ones: making one costs a third less. */
 static struct message *spare;
@@ -70,11 +71,22 @@ static void hold(struct message *self, struct subscriber *subscriber, uint32_t i
     Py_INCREF(OBJECT(subscriber));
     self->subscriber = subscriber;
     self->hold = index;
+    subscriber->n_held++;
     self->previous = NULL;
-    self->next = subscriber->held;
+    self->next = held_messages;
     if (self->next)
         self->next->previous = self;
-    subscriber->held = self;
+    held_messages = self;
+}
+
+void message_unhold(struct message *self) {
+    self->subscriber->n_held--;
+    if (self->next)
+        self->next->previous = self->previous;
+    if (self->previous)
+        self->previous->next = self->next;
+    else
+        held_messages = self->next;
 }
 
 PyObject *message_new(struct subscriber *subscriber, struct shmps_sample *sample) {
@@ -209,10 +221,11 @@ static PyGetSetDef message_attributes[] = {
 };
 
 static PyMethodDef message_methods[] = {
-    { "copy", message_copy, METH_NOARGS, "copy($self, /)\n--\n\nThe payload as bytes of its own." },
+    { "copy", message_copy, METH_NOARGS,
+      "copy($self, /)\n--\n\nThe payload as bytes of its own." },
     { "__bytes__", message_copy, METH_NOARGS, NULL },
     { "as_numpy", (PyCFunction)(uintptr_t)message_as_numpy, METH_VARARGS | METH_KEYWORDS,
-      "as_numpy($self, /, dtype='u1')\n--\n\nA read-only array on the payload, not a copy." },
+      "as_numpy($self, /, dtype='u1')\n--\n\nA read-only array on the payload, no copy." },
     { 0 },
 };
 

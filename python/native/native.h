@@ -179,7 +179,7 @@ struct subscriber {
     int64_t timeout_ns;
     uint64_t lost;                /* not told with a message yet */
     uint32_t flags;               /* likewise */
-    struct message *held;         /* messages whose bytes the library keeps */
+    unsigned n_held;              /* messages whose bytes the library keeps */
     struct message *let_go;       /* freed while a thread was busy: to be released */
     struct {                      /* names of topics as Python's, by the library's pointer */
         const char *name;
@@ -193,7 +193,7 @@ void subscriber_let_go(struct subscriber *subscriber, struct message *message);
 struct message {
     PyObject_HEAD
     struct subscriber *subscriber; /* NULL: the bytes are in `small` */
-    struct message *next, *previous; /* of its subscriber's `held`; `next` of `let_go` */
+    struct message *next, *previous; /* of `held_messages`; `next` of `let_go` */
     PyObject *topic;
     const void *data;
     Py_ssize_t bytes;
@@ -208,11 +208,14 @@ bool message_init(PyObject *module);
 /* A message of a sample just taken; a small one is released. The sample is released on an error,
  * too: NULL with an exception set. */
 PyObject *message_new(struct subscriber *subscriber, struct shmps_sample *sample);
+/* All whose bytes the library keeps; take one out. */
+extern struct message *held_messages;
+void message_unhold(struct message *message);
 /* Free the memory of a message whose bytes are released. */
 void message_free(struct message *message);
 
 /* How often the process has been forked since the module was loaded. */
 extern unsigned forks;
-bool fork_init(PyObject *module);
+bool fork_init(void);
 
 #endif

@@ -408,19 +408,20 @@ static PyMethodDef publisher_methods[] = {
       "only for reliable subscribers: raises Full when one has made no room within the "
       "timeout." },
     { "publish_batch", (PyCFunction)(uintptr_t)publisher_publish_batch, FAST,
-      "publish_batch($self, /, messages, *, exactly=False, timeout=None)\n--\n\nPublish in "
-      "order; returns how many: all, or those that there was room for within the timeout (Full, if "
-      "none). exactly: all at once, or Full." },
+      "publish_batch($self, /, messages, *, exactly=False, timeout=None)\n--\n\n"
+      "Publish in order; returns how many: all, or those that there was room for within the "
+      "timeout (Full, if none). exactly: all at once, or Full." },
     { "loan", (PyCFunction)(uintptr_t)publisher_loan, FAST,
       "loan($self, /, size, *, tag=0, timeout=None)\n--\n\nRoom in the ring, to be written in "
       "place: see Loan." },
     { "wait_subscribers", (PyCFunction)(uintptr_t)publisher_wait_subscribers, FAST,
-      "wait_subscribers($self, /, n=1, timeout=None)\n--\n\nWait until at least n subscribers are "
-      "open on the topic, or raise Timeout." },
+      "wait_subscribers($self, /, n=1, timeout=None)\n--\n\nWait until at least n "
+      "subscribers are open on the topic, or raise Timeout." },
     { "event", (PyCFunction)(uintptr_t)publisher_event, FAST,
       "event($self, /, timeout=None)\n--\n\nThe next subscriber that has come or gone; those "
       "present at the first call come first. Timeout, if none does." },
-    { "stats", publisher_stats, METH_NOARGS, "stats($self, /)\n--\n\nCounts since it was opened." },
+    { "stats", publisher_stats, METH_NOARGS,
+      "stats($self, /)\n--\n\nCounts since it was opened." },
     { "close", publisher_close_method, METH_NOARGS,
       "close($self, /)\n--\n\nClose it; an open loan is discarded. May be called again." },
     { "__enter__", enter_self, METH_NOARGS, NULL },

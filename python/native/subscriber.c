@@ -9,15 +9,6 @@ static PyTypeObject *SubscriberType;
 
 /* ---- what messages hold */
 
-static void unhold(struct subscriber *self, struct message *message) {
-    if (message->next)
-        message->next->previous = message->previous;
-    if (message->previous)
-        message->previous->next = message->next;
-    else
-        self->held = message->next;
-}
-
 /* No other thread is in the library's handle. */
 static void release(struct subscriber *self, struct message *message) {
     struct shmps_sample sample = { .hold = message->hold };
@@ -28,7 +19,7 @@ static void release(struct subscriber *self, struct message *message) {
 }
 
 void subscriber_let_go(struct subscriber *self, struct message *message) {
-    unhold(self, message);
+    message_unhold(message);
     if (self->handle.busy && self->handle.forks == forks) {
         message->next = self->let_go;
         self->let_go = message;
@@ -69,7 +60,7 @@ static int subscriber_close(struct handle *handle) {
         return RAISED;
     }
     handle_unlist(handle);
-    if (self->sub && !self->held)
+    if (self->sub && self->n_held == 0)
         end_handle(self);
     return 0;
 }
@@ -398,12 +389,13 @@ static PyMethodDef subscriber_methods[] = {
       "fileno($self, /)\n--\n\nA descriptor that is readable while there may be something to "
       "take. Take until try_take() gives None before each wait. Never read, write or close it." },
     { "wait_publishers", (PyCFunction)(uintptr_t)subscriber_wait_publishers, FAST,
-      "wait_publishers($self, /, n=1, timeout=None)\n--\n\nWait until at least n publishers "
-      "are open on its topics, or raise Timeout." },
+      "wait_publishers($self, /, n=1, timeout=None)\n--\n\nWait until at least n "
+      "publishers are open on its topics, or raise Timeout." },
     { "event", (PyCFunction)(uintptr_t)subscriber_event, FAST,
       "event($self, /, timeout=None)\n--\n\nThe next publisher that has come or gone; those "
       "present at the first call come first. Timeout, if none does." },
-    { "stats", subscriber_stats, METH_NOARGS, "stats($self, /)\n--\n\nCounts since it was opened." },
+    { "stats", subscriber_stats, METH_NOARGS,
+      "stats($self, /)\n--\n\nCounts since it was opened." },
     { "close", subscriber_close_method, METH_NOARGS,
       "close($self, /)\n--\n\nUnsubscribe. Messages that are held stay as they are; who iterates "
       "in another thread comes to the end. May be called again." },
