@@ -57,6 +57,7 @@ extern "C" {
 struct shmps;            /* a connection to one instance of the bus */
 struct shmps_publisher;
 struct shmps_subscriber;
+struct shmps_kept;       /* samples that have outlived their subscriber */
 
 /* --------------------------------------------------------------------------------------- names */
 
@@ -293,6 +294,19 @@ int shmps_subscriber_open(struct shmps *bus, const char *filter,
 /* Unsubscribe. Samples still held become invalid. NULL is allowed. In a callback, and while one
  * runs: see shmps_subscriber_on_sample(). */
 void shmps_subscriber_close(struct shmps_subscriber *sub);
+
+/* Unsubscribe, and keep what is held: the data of held samples stays where it is, as it is and
+ * readable without a break also by other threads, as memory of the process's own; children inherit
+ * it. Publishers get their blocks back at once. *ret: what is kept, NULL if nothing is held; it
+ * depends on nothing else, and is freed by shmps_kept_free(). Copies all pages that are pinned.
+ * After an error nothing has happened, the subscriber is open. STATE (it has a callback, or is
+ * served just now), INVALID, NO_MEMORY, FORKED (large samples are not mapped in the child),
+ * SYSTEM. */
+int shmps_subscriber_close_keep(struct shmps_subscriber *sub, struct shmps_kept **ret);
+
+/* Free what was kept; the samples become invalid. NULL is allowed. Any thread; a forked child
+ * frees its own copy. */
+void shmps_kept_free(struct shmps_kept *kept);
 
 /* Take the next sample without copying it, where it is large (in a block); a small one is copied
  * out of its slot. Several may be held at once, and released in any order. Of several publishers

@@ -260,6 +260,17 @@ int segment_map(int fd, enum segment_access access, size_t min_bytes, struct seg
     return 0;
 }
 
+/* mremap(2): an old size of 0 leaves what is shared where it is. MADV_DONTFORK goes along. */
+int segment_map_again(const struct segment_map *map, struct segment_map *ret) {
+    void *base = mremap(map->base, 0, map->bytes, MREMAP_MAYMOVE);
+
+    if (base == MAP_FAILED) {
+        return error_system(errno, "cannot map a segment of %zu bytes once more", map->bytes);
+    }
+    *ret = (struct segment_map){ base, map->bytes };
+    return 0;
+}
+
 void segment_unmap(struct segment_map *map) {
     if (map->base != NULL) {
         munmap(map->base, map->bytes);

@@ -85,6 +85,9 @@ int segment_open(const struct segment_ref *ref, enum segment_access access, uid_
 /* Map a whole segment, populated unless LAZY, and left out of forked children (MADV_DONTFORK).
  * `fd` stays open and the caller's. CORRUPT if it is smaller than min_bytes; NO_MEMORY, SYSTEM. */
 int segment_map(int fd, enum segment_access access, size_t min_bytes, struct segment_map *ret);
+/* Map once more, elsewhere, what is mapped, whether or not it has a name still. Not populated.
+ * NO_MEMORY, SYSTEM. */
+int segment_map_again(const struct segment_map *map, struct segment_map *ret);
 void segment_unmap(struct segment_map *map);
 
 /* Remove the name. Whoever has it mapped keeps it. Absent is not an error; another user's stays,

@@ -9,6 +9,7 @@
  *     subscriber.c  open, close; view.c: follow the directory; history.c: where to begin;
  *                   missed.c: what has gone unseen
  *     take.c        take, read, release; rest.c: spin, sleep, descriptor
+ *     keep.c        close, but keep what is held
  *     presence.c    who is on the other side; dispatch.c: callbacks and the loop's thread
  *
  * Locks. `lock` of a connection guards its session and its two lists, that of `dispatch` the
@@ -128,6 +129,8 @@ bool dispatch_close_later(struct dispatch *d);
 /* A subscriber that is being closed: its callback does not run any more. false: it is the one
  * that closes it; subscriber_end() is called after it. */
 bool dispatch_let_go(struct shmps_subscriber *sub);
+/* Does it belong to whoever dispatches? */
+bool dispatch_has(struct shmps_subscriber *sub);
 
 /* ---- session.c; the caller holds bus->lock */
 
@@ -346,7 +349,13 @@ struct ring_view {
 
 /* What a taken sample keeps: one line. */
 struct hold {
-    uint64_t small[4];      /* an inline payload of a one-line slot */
+    union {
+        uint64_t small[4];  /* an inline payload of a one-line slot */
+        struct {            /* where it lies, if it is pinned */
+            const void *block;
+            uint64_t bytes;
+        };
+    };
     void *large;            /* private memory for longer copies */
     struct ring_view *view; /* NULL: free */
     uint32_t large_bytes;   /* in units of 64 */
@@ -396,6 +405,8 @@ struct shmps_subscriber {
     struct topic_view *topics;
     void *names;                  /* of topics, as tsearch(3) keeps them: until it is closed */
 
+    struct shmps_kept *half_kept; /* where shmps_subscriber_close_keep() has gone wrong */
+
     shmps_callback callback;
     void *user;
     struct shmps_subscriber *next_called;
@@ -403,6 +414,20 @@ struct shmps_subscriber {
     struct shmps_subscriber *next;
 };
 #define HOLD_CHUNK 64u
+
+/* take.c: n holds and what they keep of their own. */
+void holds_free(struct hold **chunks, uint32_t n);
+
+/* keep.c */
+/* Make pages that hold pinned blocks the process's own, and let the subscriber read its rings in
+ * other mappings from now on. *ret: what is to be kept, but for the holds. On an error the
+ * subscriber goes on. */
+int kept_make(struct shmps_subscriber *sub, struct shmps_kept **ret);
+/* The subscriber has ended, these are its holds: unmap what is not kept. */
+void kept_finish(struct shmps_kept *kept, struct hold **chunks, uint32_t n_holds);
+/* The list of a subscriber that ends: unmap it; free the rest, in a forked child too. */
+void kept_unmap(struct shmps_kept *kept);
+void kept_drop(struct shmps_kept *kept);
 
 /* subscriber.c: shmps_subscriber_close(), at once. */
 void subscriber_end(struct shmps_subscriber *sub);

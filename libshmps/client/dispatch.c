@@ -111,6 +111,14 @@ bool dispatch_let_go(struct shmps_subscriber *sub) {
     return !own;
 }
 
+bool dispatch_has(struct shmps_subscriber *sub) {
+    struct dispatch *d = &sub->bus->dispatch;
+    pthread_mutex_lock(&d->lock);
+    bool has = find(d, sub) || d->serving == sub;
+    pthread_mutex_unlock(&d->lock);
+    return has;
+}
+
 bool dispatch_close_later(struct dispatch *d) {
     pthread_mutex_lock(&d->lock);
     bool later = serving_here(d);

@@ -174,15 +174,12 @@ static void free_private(struct shmps_subscriber *sub) {
         free(t->seen);
         free(t);
     }
-    for (uint32_t i = 0; i < sub->n_holds; i++)
-        free(sub->hold_chunks[i / HOLD_CHUNK][i % HOLD_CHUNK].large);
-    for (uint32_t i = 0; i < sub->n_holds / HOLD_CHUNK; i++)
-        free(sub->hold_chunks[i]);
-    free(sub->hold_chunks);
+    holds_free(sub->hold_chunks, sub->n_holds);
     tdestroy(sub->names, free);
     free(sub->rings);
     free(sub->words);
     presence_free(&sub->presence);
+    kept_drop(sub->half_kept);
     free(sub);
 }
 
@@ -215,6 +212,7 @@ void subscriber_end(struct shmps_subscriber *sub) {
             wake_space(sub->rings[i]);
         view_free(sub->rings[i]);
     }
+    kept_unmap(sub->half_kept);
     pthread_mutex_lock(&bus->lock);
     if (sub->serial != 0 && sub->policy != POLICY_NONE)
         session_close_serial(bus, sub->serial);
@@ -230,6 +228,34 @@ void shmps_subscriber_close(struct shmps_subscriber *sub) {
         abandon(sub);
     else if (dispatch_let_go(sub))
         subscriber_end(sub);
+}
+
+int shmps_subscriber_close_keep(struct shmps_subscriber *sub, struct shmps_kept **ret) {
+    struct shmps_kept *kept = NULL;
+    CHECK_FORK(sub->bus);
+    if (!ret)
+        return error_raise(SHMPS_E_INVALID, "shmps_subscriber_close_keep() needs a place for what "
+                                            "it keeps; it got NULL");
+    if (dispatch_has(sub))
+        return error_raise(SHMPS_E_STATE,
+                           "the subscriber of \"%s\" has a callback; clear it before, outside of "
+                           "it (shmps_subscriber_on_sample())",
+                           sub->filter);
+    int r = sub->held > 0 ? kept_make(sub, &kept) : 0;
+    if (r < 0)
+        return error_context(r, "cannot keep what is held of \"%s\"", sub->filter);
+    struct hold **chunks = sub->hold_chunks;
+    uint32_t n_holds = sub->n_holds;
+    release_all(sub);
+    if (kept) {
+        sub->hold_chunks = NULL;
+        sub->n_holds = 0;
+    }
+    subscriber_end(sub);
+    if (kept)
+        kept_finish(kept, chunks, n_holds);
+    *ret = kept;
+    return 0;
 }
 
 int shmps_subscriber_stats(struct shmps_subscriber *sub, struct shmps_subscriber_stats *ret) {

@@ -41,6 +41,14 @@ static bool add_holds(struct shmps_subscriber *sub) {
     return true;
 }
 
+void holds_free(struct hold **chunks, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        free(chunks[i / HOLD_CHUNK][i % HOLD_CHUNK].large);
+    for (uint32_t i = 0; i < n / HOLD_CHUNK; i++)
+        free(chunks[i]);
+    free(chunks);
+}
+
 static bool hold_room(struct hold *hold, uint64_t bytes) {
     if ((uint64_t)hold->large_bytes * 64 >= bytes)
         return true;
@@ -129,7 +137,12 @@ static void deliver(struct shmps_subscriber *sub, struct ring_view *view, const 
         ret->hold = sub->free_hold; /* the hold that is being filled is the first free one */
         sub->free_hold = want->hold->next_free;
         want->hold->view = view;
-        want->hold->pin = s->block ? s->pin : NO_PIN;
+        want->hold->pin = NO_PIN;
+        if (s->block) {
+            want->hold->pin = s->pin;
+            want->hold->block = s->block;
+            want->hold->bytes = s->bytes;
+        }
         view->n_held++;
         sub->held++;
     }

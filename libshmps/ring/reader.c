@@ -5,9 +5,6 @@ void ring_reader_init(struct ring_reader *r, const struct ring_header *ring,
                       const struct ring_geometry *g, struct reader_entry *entry,
                       enum policy policy, uint32_t pins, uint16_t bit, bool fence) {
     *r = (struct ring_reader){
-        .ring = ring,
-        .slots = (const char *)ring + RING_SLOTS_OFFSET,
-        .blocks = (const char *)ring + g->blocks_offset,
         .g = *g,
         .entry = entry,
         .next = g->start,
@@ -17,6 +14,13 @@ void ring_reader_init(struct ring_reader *r, const struct ring_header *ring,
         .pins = (uint8_t)(entry ? min_u64(pins, READER_PINS_MAX) : 0),
         .fence = fence,
     };
+    ring_reader_moved(r, ring);
+}
+
+void ring_reader_moved(struct ring_reader *r, const struct ring_header *ring) {
+    r->ring = ring;
+    r->slots = (const char *)ring + RING_SLOTS_OFFSET;
+    r->blocks = (const char *)ring + r->g.blocks_offset;
 }
 
 static bool holds_publisher_back(const struct ring_reader *r) {

@@ -59,6 +59,9 @@ void ring_reader_init(struct ring_reader *r, const struct ring_header *ring,
                       struct reader_entry *entry, enum policy policy, uint32_t pins, uint16_t bit,
                       bool fence);
 
+/* The ring is mapped elsewhere now. */
+void ring_reader_moved(struct ring_reader *r, const struct ring_header *ring);
+
 /* A ring born after the subscription: its entry already says need = start (reliable). Begin
  * there. */
 void ring_reader_begin(struct ring_reader *r, uint64_t start);
