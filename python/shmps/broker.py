@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from . import _native, bus, codec, errors
@@ -67,20 +68,21 @@ class Broker:
         """Undo subscribe(topic, callback). Between processes the callback is not called any more
         when this returns, or, in a callback, when that has returned; in one process a publish()
         that another thread is in may still call it."""
-        gone = Subscription(topic, callback)
         with self._lock:
             self._check()
-            self._subscriptions = [s for s in self._subscriptions if s != gone]
+            gone = [s for s in self._subscriptions if s == (topic, callback)]
+            self._subscriptions = [s for s in self._subscriptions if s not in gone]
         if self._bus is not None:
-            self._bus.off(gone.handle, topic)
+            for subscription in gone:
+                self._bus.off(subscription.handle)
 
     def publish(self, topic: str, message: Any) -> None:
         """Call the callbacks of the topic with the message, or have them called in every process.
 
-        In one process, what a callback raises is raised here, when all have been called; of several
-        an ExceptionGroup. Between processes: TypeError or ValueError if json cannot say it;
-        NoSpaceError, LimitError ...: as Bus.publisher() and publish(). Full: there is no room, and
-        this callback's own broker, which subscribes to the topic, may be who has to make it."""
+        In one process, what a callback raises is raised here, when all have been called; of
+        several an ExceptionGroup. Between processes: TypeError or ValueError if json cannot say
+        it; NoSpaceError, LimitError ... as Bus.publisher() and publish(); Full: in a callback,
+        there is no room and its own broker, which subscribes to the topic, may be who lags."""
         _native.topic_check(topic)
         if self._bus is None:
             self._call(topic, message)
@@ -135,9 +137,10 @@ class Broker:
             self._subscriptions.clear()
         if self._bus is not None:
             atexit.unregister(self.close)
-            if not self._bus.loop.runs_here():
-                self._bus.loop.stop()
-                self._bus.loop.drain(CLOSE_S)
+            with suppress(errors.ForkedError):  # in a child there is nothing to be called
+                if not self._bus.loop.runs_here():
+                    self._bus.loop.stop()
+                    self._bus.loop.drain(CLOSE_S)
             self._bus.close()
 
     def __enter__(self) -> Self:

@@ -46,6 +46,7 @@ class AsyncioReader:
     and nobody waits: a message costs no system call to register it."""
 
     def __init__(self, descriptor: int) -> None:
+        self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._descriptor = os.dup(descriptor)
         self._registered = False
@@ -94,7 +95,8 @@ class AsyncioReader:
 
     def close(self) -> None:
         """End every wait. Any thread."""
-        if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+        elsewhere = self._loop.is_running() and asyncio._get_running_loop() is not self._loop
+        if elsewhere and os.getpid() == self._pid:
             try:
                 self._loop.call_soon_threadsafe(self._end)
                 return
@@ -105,7 +107,7 @@ class AsyncioReader:
     def _end(self) -> None:
         if self._descriptor < 0:
             return
-        if not self._loop.is_closed():
+        if not self._loop.is_closed() and os.getpid() == self._pid:  # a child has only copies
             if self._registered:
                 self._forget()
             self._wake_all()
