@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,12 @@ def test_each_callback_is_called_at_once_in_order_with_the_very_object() -> None
 def test_wildcards_are_filters() -> None:
     broker = Broker()
     got: list[tuple[str, str]] = []
+
+    def callback(filter: str, message: str) -> None:
+        got.append((filter, message))
+
     for topic in ("a/b", "a/+", "a/#", "#", "b/+"):
-        broker.subscribe(topic, partial(lambda topic, message: got.append((topic, message)), topic))
+        broker.subscribe(topic, partial(callback, topic))
     broker.publish("a/b", "x")
     broker.publish("a", "y")
     assert [topic for topic, message in got if message == "x"] == ["a/b", "a/+", "a/#", "#"]
@@ -156,10 +159,11 @@ def test_a_closed_one_says_so(bus_env: Instance, connect: bool) -> None:
     with Broker(connect=connect) as broker:
         broker.subscribe("a", print)
     broker.close()  # again: there is nothing to be done
-    call: Callable[[str, Any], None]
-    for call in (broker.publish, broker.subscribe, broker.unsubscribe):
+    with pytest.raises(errors.ClosedError):
+        broker.publish("a", "x")
+    for call in (broker.subscribe, broker.unsubscribe):
         with pytest.raises(errors.ClosedError):
-            call("a", "x")
+            call("a", print)
 
 
 # ---------------------------------------------------------------------------- between processes
