@@ -14,9 +14,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define BACKLOG 128
 
@@ -163,7 +163,7 @@ static bool listener_lives(int fd) {
     pid_t pid = peer_of(fd);
     if (pid <= 0)
         return true; /* not to be told: in another pid namespace */
-    _cleanup_close_ int process = pidfd_open(pid, 0);
+    _cleanup_close_ int process = (int)syscall(SYS_pidfd_open, pid, 0);
     if (process < 0)
         return errno != ESRCH;
     struct pollfd ended = { .fd = process, .events = POLLIN };
