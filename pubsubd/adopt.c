@@ -194,6 +194,8 @@ static int read_topics(struct bus *bus) {
             continue;
         if (topic_name_check(name) < 0)
             return error_context(SHMPS_E_CORRUPT, "topic %u", i);
+        if (info.history_asked > RING_DEPTH_MAX)
+            return CORRUPT("topic \"%s\" is to keep more samples than any ring holds", name);
         if (topic_find(bus, name) != NULL)
             return CORRUPT("topic \"%s\" is there twice", name);
         struct topic *topic = calloc(1, sizeof(*topic));

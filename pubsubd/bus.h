@@ -84,6 +84,7 @@ struct opening {
     struct ring_geometry geometry;
     struct segment_ref ref;    /* its name while it is made */
     int fd;
+    uint32_t history;          /* asked for */
     uint64_t bytes, allocated;
     struct opening *next;      /* of bus->openings: whose turn it is */
 };
@@ -162,6 +163,8 @@ struct topic *topic_find(const struct bus *bus, const char *name);
 int topic_get(struct bus *bus, const char *name, struct topic **ret);
 /* What the configuration says of it, now; the caller writes the record. */
 void topic_configure(const struct bus *bus, struct topic *topic);
+/* A publisher wants so many samples to be kept. Not written yet. */
+void topic_keep(const struct bus *bus, struct topic *topic, uint32_t history);
 /* Count anew and write the record. */
 void topic_write(struct bus *bus, struct topic *topic);
 /* Count an open that was refused. */
@@ -223,6 +226,8 @@ void ring_write(struct bus *bus, const struct ring *ring);
 void history_mark(struct bus *bus, struct topic *topic);
 /* The depth that a ring needs so that K samples always stay in it; 0 for no history. */
 uint64_t history_depth(uint64_t samples);
+/* How many samples always stay in a ring of this depth. */
+uint64_t history_most(uint64_t depth);
 
 /* ---- opening.c */
 

@@ -91,11 +91,15 @@ void history_mark(struct bus *bus, struct topic *topic) {
     }
 }
 
+uint64_t history_most(uint64_t depth) {
+    return depth - ring_batch((uint32_t)depth);
+}
+
 uint64_t history_depth(uint64_t samples) {
     if (samples == 0)
         return 0;
     uint64_t depth = RING_DEPTH_MIN;
-    while (depth < RING_DEPTH_MAX && depth - ring_batch((uint32_t)depth) < samples)
+    while (depth < RING_DEPTH_MAX && history_most(depth) < samples)
         depth *= 2;
     return depth;
 }

@@ -24,6 +24,9 @@ static int check(const struct wire_open_publisher *m) {
     if (m->depth == 1)
         return error_raise(SHMPS_E_INVALID, "a depth of 1; a ring has %u slots at least",
                            RING_DEPTH_MIN);
+    if (m->history > RING_DEPTH_MAX)
+        return error_raise(SHMPS_E_INVALID, "a history of %u samples is more than any ring holds "
+                           "(%u)", m->history, RING_DEPTH_MAX);
     return 0;
 }
 
@@ -67,7 +70,9 @@ static int make_geometry(const struct session *s, const struct wire_open_publish
     int r = ring_geometry_make(&o->geometry, &o->bytes, depth, message_bytes, pins);
     if (r == 0 && depth == CONFIG_AUTO && o->geometry.depth > policy->max_depth)
         r = ring_geometry_make(&o->geometry, &o->bytes, policy->max_depth, message_bytes, pins);
-    uint64_t kept = min_u64(history_depth(policy->history), policy->max_depth);
+    /* what was asked for has been checked; what is configured is kept as far as it may be */
+    uint64_t history = max_u64(o->topic->info.history, o->history);
+    uint64_t kept = min_u64(history_depth(history), policy->max_depth);
     if (r == 0 && o->geometry.depth < kept)
         r = ring_geometry_make(&o->geometry, &o->bytes, kept, message_bytes, pins);
     if (r < 0)
@@ -199,6 +204,7 @@ int opening_begin(struct bus *bus, struct session *session, const struct wire_op
         .topic = topic,
         .topic_next = topic->openings,
         .predecessor = predecessor,
+        .history = m->history,
         .fd = -1,
     };
     topic->openings = o;
@@ -283,6 +289,7 @@ static int complete(struct bus *bus, struct opening *o) {
  * that all read. */
 static void put_in_place(struct bus *bus, struct opening *o) {
     struct ring *ring = steal_pointer(&o->ring);
+    topic_keep(bus, o->topic, o->history); /* written with the link */
     ring_link(bus, ring);
     ring->session = o->session;
     ring->session_next = o->session->rings;

@@ -47,6 +47,12 @@ int quota_publisher(const struct topic *topic, const struct wire_open_publisher 
         return error_raise(SHMPS_E_LIMIT, "a ring of topic \"%s\" may have %" PRIu64 " slots, "
                            "not %" PRIu64 "; ask for less depth, or raise max_depth in "
                            "pubsubd.conf", topic->name, policy->max_depth, m->depth);
+    if (m->history > history_most(policy->max_depth))
+        return error_raise(SHMPS_E_LIMIT, "topic \"%s\" can keep %" PRIu64 " samples, not %u, in "
+                           "a ring of max_depth = %" PRIu64 " slots; ask for less history, or "
+                           "raise max_depth in pubsubd.conf (up to %u)", topic->name,
+                           history_most(policy->max_depth), m->history, policy->max_depth,
+                           RING_DEPTH_MAX);
     return replaces ? 0 : check_publishers(topic);
 }
 

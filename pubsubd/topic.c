@@ -13,8 +13,15 @@ struct topic *topic_find(const struct bus *bus, const char *name) {
 
 void topic_configure(const struct bus *bus, struct topic *topic) {
     config_policy(bus->config, topic->name, &topic->policy);
-    topic->info.history = (uint32_t)topic->policy.history; /* <= RING_DEPTH_MAX */
+    topic->info.history = (uint32_t)max_u64(topic->policy.history, topic->info.history_asked);
     topic->info.patience_ns = topic->policy.patience_ns;
+}
+
+void topic_keep(const struct bus *bus, struct topic *topic, uint32_t history) {
+    if (history <= topic->info.history_asked)
+        return;
+    topic->info.history_asked = history;
+    topic_configure(bus, topic);
 }
 
 void topic_write(struct bus *bus, struct topic *topic) {

@@ -108,6 +108,7 @@ static void print_json(const struct view *view, const struct view_topic *topic) 
     json_object_object_add(o, "bytes", number(topic->bytes));
     json_object_object_add(o, "memory_bytes", number(topic->memory_bytes));
     json_object_object_add(o, "refused", number(topic->info.refused));
+    json_object_object_add(o, "history", number(topic->info.history));
     json_object_object_add(o, "daemon_alive", json_object_new_boolean(view->daemon_alive));
     json_object_object_add(o, "daemon_pid", json_object_new_int(view->daemon_pid));
     struct json_object *publishers = json_object_new_array();
@@ -200,12 +201,16 @@ static void print_text(const struct view_topic *topic) {
     printf("memory    %s (rings: %u, readers segments: %u)\n", memory, topic->n_rings,
            topic->n_rings * topic->n_pages);
     printf("refused   %llu\n", (unsigned long long)topic->info.refused);
+    if (topic->info.history > 0)
+        printf("history   the newest %u are kept, and newcomers begin with them\n",
+               topic->info.history);
     uint32_t retired = 0;
     for (uint32_t i = 0; i < topic->n_rings; i++)
         retired += topic->rings[i].info.state != RING_LIVE;
     printf("\npublishers: %u", topic->info.publishers);
     if (retired > 0)
-        printf(" (and %u retired ring%s, still to be read)", retired, retired == 1 ? "" : "s");
+        printf(" (and %u retired ring%s, still to be read%s)", retired, retired == 1 ? "" : "s",
+               topic->info.history > 0 ? " or kept" : "");
     putchar('\n');
     if (topic->n_rings > 0)
         print_publishers(topic);

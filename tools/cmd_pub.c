@@ -67,6 +67,7 @@ static bool open_publisher(struct pub *pub, uint64_t message_bytes, uint32_t dep
     options.message_bytes = message_bytes;
     options.depth = pub->args->depth ? (uint32_t)pub->args->depth : depth;
     options.pins = pins;
+    options.history = pub->args->retain;
     int r = shmps_publisher_open(pub->bus, pub->args->words[0], &options, &pub->publisher);
     if (r < 0)
         return fail(pub, r, "open the publisher");

@@ -153,10 +153,12 @@ static const struct verb verbs[] = {
         .summary = "publish BODY, or what comes on stdin",
         .details = "Takes one of BODY, -l and -s. While a reliable subscriber has no room, it\n"
                    "waits as long as it takes. A BODY that begins with '-' is given after\n"
-                   "\"--\". Starts a pubsubd if none runs.\n",
+                   "\"--\". Starts a pubsubd if none runs. What -r keeps goes with pubsubd: one\n"
+                   "that was started so ends some seconds after its last client (idle_exit).\n",
         .options = {
             FLAG('l', "lines", lines, "publish each line of stdin, also empty ones"),
             FLAG('s', "stdin", whole, "publish all of stdin as one message"),
+            FLAG('r', "retain", retain, "the topic keeps its last message for latecomers"),
             NUMBER(0, "wait-subs", "N", wait_subscribers, 0, UINT32_MAX,
                    "first wait until the topic has N subscribers"),
             SECONDS('W', "timeout", timeout_ns, "give up after S seconds: exit code 27"),

@@ -28,7 +28,7 @@ struct arguments {
     const char *instance; /* NULL: as shmps_connect() chooses */
     bool help, json;
     bool verbose, raw, reliable, latest, observe; /* sub */
-    bool lines, whole;                            /* pub: -l, -s */
+    bool lines, whole, retain;                    /* pub: -l, -s, -r */
     bool batch;                                   /* top */
     bool all, dry_run, yes, force;                /* gc */
     uint64_t count;                               /* sub, top, dump; 0: without end, or default */

@@ -162,7 +162,7 @@ class Headers:
             match = member.match(body, at)
             at = match.end()
             declared, comment = " ".join(match[1].split()), match[2] or ""
-            if declared.startswith("uint64_t reserved"):
+            if re.match(r"\w+ reserved", declared):
                 continue
             out += [f"*{escape(declared)}*", f"\t{escape(' '.join(comment.split()))}".rstrip(), ""]
         return f"*{found[1]} {escape(name)}*\n\n" + "\n".join(out)

@@ -144,7 +144,17 @@ struct shmps_publisher_options {
     int timestamps;         /* enum shmps_timestamps: ON stores the time of publishing in every
                                sample */
     int wait;               /* enum shmps_wait, for waiting while FULL */
-    uint64_t reserved[4];
+    uint32_t history;       /* the topic keeps at least that many of its newest samples, also when
+                               its publishers have gone (those of four such), and late joiners
+                               begin with them: as if it were configured for the topic
+                               (pubsubd.conf); the larger of both counts. Once asked for, it holds
+                               while the topic lives, thus as long as a sample is kept. The ring is
+                               made deep enough (as with `depth`, a larger batch leaves fewer);
+                               LIMIT: max_depth of the topic, or of any ring, does not allow it.
+                               All ends with pubsubd: when it is stopped, or ends as its last
+                               client has gone (idle_exit); not when it is killed and restarted */
+    uint32_t reserved0;
+    uint64_t reserved[3];
 };
 #define SHMPS_PUBLISHER_OPTIONS_INIT { .size = sizeof(struct shmps_publisher_options) }
 
@@ -245,9 +255,10 @@ struct shmps_subscriber_options {
     int wait;           /* enum shmps_wait */
     uint32_t history;   /* first deliver the newest K samples of each topic, over all its
                            publishers by time, also of those that have gone, as far as their rings
-                           are kept: the topic's own history (pubsubd.conf), and until all have
-                           read them. 0: the topic's history, none unless configured;
-                           SHMPS_HISTORY_NONE: only what is published from now on */
+                           are kept: the topic's own history (pubsubd.conf, or the publishers'),
+                           and until all have read them. 0: the topic's history, none unless
+                           configured or asked for by a publisher; SHMPS_HISTORY_NONE: only what is
+                           published from now on */
     uint32_t pins;      /* how many large samples of a topic it wants to hold at once without a
                            copy, 1 .. 63; 0: 4. Fewer may be granted: see shmps_subscriber_stats */
     uint64_t reserved[4];

@@ -265,6 +265,7 @@ struct shmps_publisher {
     bool explicit_size;
     int wait;
     uint64_t depth, pins;       /* as asked for */
+    uint32_t history;
     uint64_t serial;            /* of the current ring */
     uint64_t id;                /* of the first ring */
     uint32_t topic;             /* index */

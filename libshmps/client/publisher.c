@@ -85,6 +85,7 @@ static int request_ring(struct shmps_publisher *pub, uint64_t message_bytes,
     request.pins = pub->pins;
     request.message_bytes = message_bytes;
     request.predecessor = predecessor;
+    request.history = pub->history;
     request.flags = (pub->timestamps ? RING_TIMESTAMPS : 0) |
                     (pub->explicit_size ? RING_EXPLICIT_SIZE : 0);
     int r = session_request(pub->bus, &request, &reply, &fd);
@@ -141,7 +142,7 @@ static int check_options(const struct shmps_publisher_options *given,
         memcpy(o, given, given->size);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(o->reserved); i++)
-        if (o->reserved[i] != 0)
+        if (o->reserved[i] != 0 || o->reserved0 != 0)
             return error_raise(SHMPS_E_INVALID,
                                "a reserved field of shmps_publisher_options is not zero");
     if (o->timestamps < 0 || o->timestamps > SHMPS_TIMESTAMPS_OFF || o->wait < 0 ||
@@ -158,6 +159,9 @@ static int check_options(const struct shmps_publisher_options *given,
     if (o->pins > RING_PINS_MAX)
         return error_raise(SHMPS_E_INVALID, "pins is %u; it may be at most %u", o->pins,
                            RING_PINS_MAX);
+    if (o->history > RING_DEPTH_MAX)
+        return error_raise(SHMPS_E_INVALID, "history is %u; no ring holds more than %u samples",
+                           o->history, RING_DEPTH_MAX);
     return 0;
 }
 
@@ -184,6 +188,7 @@ int shmps_publisher_open(struct shmps *bus, const char *topic,
     pub->wait = o.wait;
     pub->depth = o.depth;
     pub->pins = o.pins;
+    pub->history = o.history;
     memcpy(pub->name, topic, strlen(topic) + 1);
     pthread_mutex_lock(&bus->lock);
     r = request_ring(pub, o.message_bytes, 0);

@@ -91,7 +91,8 @@ struct topic_info {
                                  evicted; 0: never */
     uint32_t history;         /* the K newest samples are kept, also of publishers that have gone,
                                  and newcomers begin with them */
-    uint32_t reserved0;
+    uint32_t history_asked;   /* the largest that a publisher has asked for; the rest of it is
+                                 configured */
 };
 _Static_assert(sizeof(struct topic_info) == 96, "no padding");
 

@@ -64,7 +64,7 @@ static const uint32_t info_shape[] = {
     AT(topic_info, publishers), AT(topic_info, subscribers), AT(topic_info, retired_rings),
     AT(topic_info, serial), AT(topic_info, born_ns), AT(topic_info, refused),
     AT(topic_info, gone), AT(topic_info, gone_ring), AT(topic_info, patience_ns),
-    AT(topic_info, history),
+    AT(topic_info, history), AT(topic_info, history_asked),
     SIZE(owner_info), AT(owner_info, pid), AT(owner_info, uid), AT(owner_info, start_time),
     AT(owner_info, session), AT(owner_info, command),
     SIZE(ring_info), AT(ring_info, state), AT(ring_info, topic), AT(ring_info, next),

@@ -92,7 +92,7 @@ static int check_request(const union wire_message *m) {
     case WIRE_OPEN_PUBLISHER:
         if (!terminated(m->open_publisher.topic, sizeof(m->open_publisher.topic)))
             return malformed("the topic name does not end");
-        zero = reserved_zero(&m->open_publisher) && m->open_publisher.reserved0 == 0;
+        zero = reserved_zero(&m->open_publisher);
         break;
     case WIRE_OPEN_SUBSCRIBER:
         if (!terminated(m->open_subscriber.filter, sizeof(m->open_subscriber.filter)))

@@ -69,7 +69,9 @@ struct wire_open_publisher {
     uint64_t claim;
     /* RING_TIMESTAMPS, RING_EXPLICIT_SIZE of layout/ring.h, as numbers */
     uint32_t flags;
-    uint32_t reserved0;
+    /* newest samples that the topic is to keep while it lives; 0: as it is. A pubsubd that does
+     * not know it finds a reserved field that is not zero */
+    uint32_t history;
     uint64_t reserved[4];
 };
 

@@ -251,6 +251,7 @@ static const struct damage damages[] = {
     IN(TOPIC_A, topic_info, publishers, 99, ADOPTED),
     IN(TOPIC_A, topic_info, subscribers, 99, ADOPTED),
     IN(TOPIC_A, topic_info, history, UINT32_MAX, ADOPTED), /* the configuration's holds */
+    IN(TOPIC_A, topic_info, history_asked, UINT32_MAX, ASIDE),
     IN(RING_A2, ring_info, state, 9, ASIDE),
     IN(RING_A2, ring_info, state, RING_FREE, ASIDE),
     IN(RING_A2, ring_info, state, RING_RETIRED, ASIDE),

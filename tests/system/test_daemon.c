@@ -270,23 +270,26 @@ static void bad_requests_are_refused_with_a_reason(void **state) {
     static const struct {
         const char *topic;
         uint64_t depth, message_bytes, pins;
-        uint32_t flags;
+        uint32_t flags, history;
         int status;
     } bad[] = {
-        { "", 8, 32, 0, 0, SHMPS_E_TOPIC },
-        { "a/+/b", 8, 32, 0, 0, SHMPS_E_TOPIC },
-        { "a//b", 8, 32, 0, 0, SHMPS_E_TOPIC },
-        { "\xff", 8, 32, 0, 0, SHMPS_E_TOPIC },
-        { "a", 1, 32, 0, 0, SHMPS_E_INVALID },
-        { "a", (1u << 20) + 1, 32, 0, 0, SHMPS_E_INVALID },
-        { "a", UINT64_MAX, 32, 0, 0, SHMPS_E_INVALID },
-        { "a", 8, UINT64_MAX, 0, 0, SHMPS_E_SIZE },
-        { "a", 8, (UINT64_C(1) << 34) + 1, 0, RING_EXPLICIT_SIZE, SHMPS_E_SIZE },
-        { "a", 1 << 20, UINT64_C(1) << 34, 0, 0, SHMPS_E_INVALID },
-        { "a", 8, 4096, UINT64_MAX, 0, SHMPS_E_INVALID },
-        { "a", 8, 4096, 65537, 0, SHMPS_E_INVALID },
-        { "a", 8, 32, 0, 4, SHMPS_E_INVALID },
-        { "a", 8, 0, 0, RING_EXPLICIT_SIZE, SHMPS_E_INVALID },
+        { "", 8, 32, 0, 0, 0, SHMPS_E_TOPIC },
+        { "a/+/b", 8, 32, 0, 0, 0, SHMPS_E_TOPIC },
+        { "a//b", 8, 32, 0, 0, 0, SHMPS_E_TOPIC },
+        { "\xff", 8, 32, 0, 0, 0, SHMPS_E_TOPIC },
+        { "a", 1, 32, 0, 0, 0, SHMPS_E_INVALID },
+        { "a", (1u << 20) + 1, 32, 0, 0, 0, SHMPS_E_INVALID },
+        { "a", UINT64_MAX, 32, 0, 0, 0, SHMPS_E_INVALID },
+        { "a", 8, UINT64_MAX, 0, 0, 0, SHMPS_E_SIZE },
+        { "a", 8, (UINT64_C(1) << 34) + 1, 0, RING_EXPLICIT_SIZE, 0, SHMPS_E_SIZE },
+        { "a", 1 << 20, UINT64_C(1) << 34, 0, 0, 0, SHMPS_E_INVALID },
+        { "a", 8, 4096, UINT64_MAX, 0, 0, SHMPS_E_INVALID },
+        { "a", 8, 4096, 65537, 0, 0, SHMPS_E_INVALID },
+        { "a", 8, 32, 0, 4, 0, SHMPS_E_INVALID },
+        { "a", 8, 0, 0, RING_EXPLICIT_SIZE, 0, SHMPS_E_INVALID },
+        { "a", 8, 32, 0, 0, (1u << 20) + 1, SHMPS_E_INVALID },
+        { "a", 8, 32, 0, 0, UINT32_MAX, SHMPS_E_INVALID },
+        { "a", 8, 32, 0, 0, 1u << 20, SHMPS_E_LIMIT },
     };
     int fd = control_session(d, 1);
     struct wire_reply reply;
@@ -297,6 +300,7 @@ static void bad_requests_are_refused_with_a_reason(void **state) {
         m.message_bytes = bad[i].message_bytes;
         m.pins = bad[i].pins;
         m.flags = bad[i].flags;
+        m.history = bad[i].history;
         int r = control_publisher(fd, &m, &reply);
         if (r != bad[i].status)
             fail_msg("case %zu: %d, %s", i, r, reply.detail);

@@ -74,12 +74,9 @@ static void test_filters_and_dollar_topics(void **state) {
 
 /* ---- options */
 
-static void test_bad_options(void **state) {
-    (void)state;
-    struct shmps *bus = connected(), *none = NULL;
+static void refuse_bad_publishers(struct shmps *bus) {
     struct shmps_publisher *pub = NULL;
-    struct shmps_subscriber *sub = NULL;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         struct shmps_publisher_options o = SHMPS_PUBLISHER_OPTIONS_INIT;
         int expected = SHMPS_E_INVALID;
         switch (i) {
@@ -90,17 +87,27 @@ static void test_bad_options(void **state) {
         case 4: o.pins = UINT32_MAX; break;
         case 5: o.message_bytes = UINT64_MAX; expected = SHMPS_E_SIZE; break;
         case 6: o.wait = 3; break;
-        default: o.reserved[3] = 1; break;
+        case 7: o.history = (1 << 20) + 1; break;
+        case 8: o.reserved0 = 1; break;
+        default: o.reserved[2] = 1; break;
         }
         assert_result(shmps_publisher_open(bus, "t", &o, &pub), expected);
         assert_told();
     }
     struct shmps_publisher_options huge = SHMPS_PUBLISHER_OPTIONS_INIT;
-    huge.depth = 1 << 20; /* in range each, but not together */
+    huge.depth = 1 << 20; /* in range each, not together */
     huge.message_bytes = SHMPS_MESSAGE_BYTES_MAX;
     int r = shmps_publisher_open(bus, "t", &huge, &pub);
     assert_true(r == SHMPS_E_INVALID || r == SHMPS_E_NO_SPACE || r == SHMPS_E_LIMIT);
     assert_told();
+}
+
+static void test_bad_options(void **state) {
+    (void)state;
+    struct shmps *bus = connected(), *none = NULL;
+    struct shmps_publisher *pub = NULL;
+    struct shmps_subscriber *sub = NULL;
+    refuse_bad_publishers(bus);
     for (int i = 0; i < 7; i++) {
         struct shmps_subscriber_options o = SHMPS_SUBSCRIBER_OPTIONS_INIT;
         switch (i) {

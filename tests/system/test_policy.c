@@ -1,5 +1,5 @@
-/* What the configuration says of a topic, and what comes of it: history that outlives its
- * publishers, and the end of patience. */
+/* What the configuration says of a topic, or a publisher asks for, and what comes of it: history
+ * that outlives its publishers, and the end of patience. */
 #include "../harness.h"
 
 #include <signal.h>
@@ -164,6 +164,143 @@ static void test_less_history_is_given_back(void **state) {
     kill(daemon_pid(), SIGHUP);
     while (count_segments("r") > 0)
         assert_int_equal(shmps_daemon_alive(bus), 1);
+    shmps_close(bus);
+    daemon_stop();
+}
+
+/* ---- history that a publisher asks for */
+
+static int open_keeping(struct shmps *bus, const char *topic, uint32_t history,
+                        struct shmps_publisher **ret) {
+    struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
+    options.history = history;
+    options.depth = 2;
+    options.message_bytes = 64;
+    return shmps_publisher_open(bus, topic, &options, ret);
+}
+
+static void visit_keeping(struct shmps *bus, const char *topic, uint32_t who, uint64_t n,
+                          uint32_t history) {
+    struct shmps_publisher *pub;
+    assert_ok(open_keeping(bus, topic, history, &pub));
+    publish(pub, who, 0, n);
+    shmps_publisher_close(pub);
+}
+
+/* A newcomer gets the newest n of this publisher, who has published `of`, and nothing else. */
+static void expect_kept(struct shmps *bus, const char *filter, uint32_t who, uint64_t n,
+                        uint64_t of) {
+    struct shmps_subscriber *sub = subscriber_with_history(bus, filter, SHMPS_LOSSY, 0);
+    expect(sub, who, of - n, n, true);
+    expect_nothing(sub);
+    shmps_subscriber_close(sub);
+}
+
+static void test_a_publisher_asks_for_history(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    visit_keeping(bus, "a/b", 1, 10, 5);
+    assert_int_equal(count_segments("r"), 1);
+    expect_kept(bus, "a/b", 1, 5, 10);
+    expect_kept(bus, "a/+", 1, 5, 10);
+    visit_keeping(bus, "a/b", 2, 10, 0); /* it holds for those who do not ask, */
+    expect_kept(bus, "a/b", 2, 5, 10);
+    visit_keeping(bus, "a/b", 3, 10, 2); /* and who asks for less does not make it less */
+    expect_kept(bus, "a/b", 3, 5, 10);
+    visit_keeping(bus, "a/b", 4, 20, 9);
+    expect_kept(bus, "a/b", 4, 9, 20);
+    shmps_close(bus);
+    daemon_kill();
+    daemon_start();
+    bus = connected();
+    expect_kept(bus, "a/b", 4, 9, 20);
+    visit_keeping(bus, "a/b", 5, 20, 0);
+    expect_kept(bus, "a/#", 5, 9, 20);
+    visit_keeping(bus, "c", 1, 5, 0); /* other topics are as ever */
+    expect_kept(bus, "c", 1, 0, 5);
+    assert_int_equal(count_segments("r"), 1);
+    struct shmps_publisher *pub;
+    assert_ok(open_keeping(bus, "d", 3, &pub));
+    daemon_kill(); /* at once: it has noted it before it answered */
+    publish(pub, 1, 0, 10);
+    daemon_start();
+    shmps_publisher_close(pub);
+    expect_kept(bus, "d", 1, 3, 10);
+    shmps_close(bus);
+    daemon_stop(); /* this is its end */
+    assert_int_equal(count_segments(""), 0);
+    daemon_start();
+    bus = connected();
+    expect_kept(bus, "a/b", 5, 0, 20);
+    shmps_close(bus);
+}
+
+/* A topic goes with its last sample, and what was asked for with it. */
+static void test_nothing_is_kept_of_nothing(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    visit_keeping(bus, "t", 1, 0, 5);
+    assert_int_equal(count_segments("r"), 0);
+    visit_keeping(bus, "t", 2, 3, 0);
+    assert_int_equal(count_segments("r"), 0);
+    shmps_close(bus);
+}
+
+static void test_what_is_kept_of_one_that_grows(void **state) {
+    (void)state;
+    struct shmps *bus = connected();
+    struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
+    struct shmps_publisher *pub;
+    options.history = 12;
+    options.depth = 4;
+    assert_ok(shmps_publisher_open(bus, "t", &options, &pub));
+    for (uint64_t i = 0; i < 40; i++)
+        assert_ok(message_publish(pub, 1, i, i < 32 ? 100 : 20000, 0));
+    expect_kept(bus, "t", 1, 12, 40); /* of both rings */
+    shmps_publisher_close(pub);
+    expect_kept(bus, "t", 1, 12, 40);
+    daemon_kill();
+    daemon_start();
+    expect_kept(bus, "t", 1, 12, 40);
+    shmps_close(bus);
+}
+
+static void test_the_larger_history_counts(void **state) {
+    (void)state;
+    start_with("topic t { history = 3 }");
+    struct shmps *bus = connected();
+    visit_keeping(bus, "t", 1, 10, 2);
+    expect_kept(bus, "t", 1, 3, 10);
+    visit_keeping(bus, "t", 2, 10, 6);
+    expect_kept(bus, "t", 2, 6, 10);
+    daemon_configure("topic t { history = 8 }");
+    kill(daemon_pid(), SIGHUP);
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    visit_keeping(bus, "t", 3, 10, 0);
+    expect_kept(bus, "t", 3, 8, 10);
+    daemon_configure("");
+    kill(daemon_pid(), SIGHUP);
+    assert_int_equal(shmps_daemon_alive(bus), 1);
+    visit_keeping(bus, "t", 4, 10, 0);
+    expect_kept(bus, "t", 4, 6, 10); /* what was asked for is not the configuration's to take */
+    shmps_close(bus);
+    daemon_stop();
+}
+
+static void test_limits_of_what_is_asked_for(void **state) {
+    (void)state;
+    start_with("topic \"small/#\" { max_depth = 64 }");
+    struct shmps *bus = connected();
+    struct shmps_publisher *pub;
+    visit_keeping(bus, "small/a", 1, 10, 1);
+    assert_result(open_keeping(bus, "small/a", 57, &pub), SHMPS_E_LIMIT);
+    assert_non_null(strstr(shmps_error_detail(), "56 samples"));
+    visit_keeping(bus, "small/a", 2, 10, 0);
+    expect_kept(bus, "small/a", 2, 1, 10); /* who was refused has changed nothing */
+    visit_keeping(bus, "small/a", 3, 1000, 56);
+    expect_kept(bus, "small/a", 3, 56, 1000);
+    assert_result(open_keeping(bus, "t", 7 * (1 << 17) + 1, &pub), SHMPS_E_LIMIT);
+    assert_result(open_keeping(bus, "t", (1 << 20) + 1, &pub), SHMPS_E_INVALID);
     shmps_close(bus);
     daemon_stop();
 }
@@ -343,6 +480,11 @@ int main(void) {
         WITHOUT_DAEMON(test_history_of_one_that_has_grown),
         WITHOUT_DAEMON(test_a_ring_is_deep_enough_for_the_history),
         WITHOUT_DAEMON(test_less_history_is_given_back),
+        WITH_DAEMON(test_a_publisher_asks_for_history),
+        WITH_DAEMON(test_nothing_is_kept_of_nothing),
+        WITH_DAEMON(test_what_is_kept_of_one_that_grows),
+        WITHOUT_DAEMON(test_the_larger_history_counts),
+        WITHOUT_DAEMON(test_limits_of_what_is_asked_for),
         WITHOUT_DAEMON(test_patience_ends),
         WITHOUT_DAEMON(test_patience_is_with_others),
         WITHOUT_DAEMON(test_a_stall_is_that_of_one_sample),

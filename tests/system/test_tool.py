@@ -410,6 +410,20 @@ def history_comes_first_and_is_marked():
         ]
 
 
+def the_last_message_is_retained():
+    with own_bus() as bus:
+        bus.run("pub", "a", "-l", "-r", data=b"one\ntwo\n")
+        bus.run("pub", "b", "gone")
+        bus.run("pub", "c", "-s", "--retain", data=b"all of it")
+        last = bus.run("sub", "#", "-C", "2")
+        assert sorted(last.stdout.splitlines()) == [b"a two", b"c all of it"], last.stdout
+        bus.run("pub", "a", "three")  # it goes on being kept
+        assert bus.run("sub", "a", "-C", "1").stdout == b"three\n"
+        info = json.loads(bus.run("info", "a", "--json").stdout)
+        assert (info["history"], info["messages"]) == (1, 3), info
+        assert b"the newest 1 " in bus.run("info", "a").stdout
+
+
 def an_observer_sees_all_and_is_not_seen():
     with own_bus() as bus:
         pub = bus.start("pub", "a", "-l")
@@ -503,6 +517,7 @@ if __name__ == "__main__":
             losses_are_told_at_the_end_too,
             latest_prints_the_newest_only,
             history_comes_first_and_is_marked,
+            the_last_message_is_retained,
             an_observer_sees_all_and_is_not_seen,
             signals_end_with_a_summary,
             a_reader_of_stdout_that_goes_is_no_error,

@@ -173,7 +173,6 @@ static void reserved_fields_are_zero(void **state) {
     (void)state;
     RESERVED(WIRE_HELLO, wire_hello, reserved);
     RESERVED(WIRE_OPEN_PUBLISHER, wire_open_publisher, reserved);
-    RESERVED(WIRE_OPEN_PUBLISHER, wire_open_publisher, reserved0);
     RESERVED(WIRE_OPEN_SUBSCRIBER, wire_open_subscriber, reserved);
     RESERVED(WIRE_OPEN_SUBSCRIBER, wire_open_subscriber, reserved0);
     RESERVED(WIRE_CLOSE, wire_close, reserved);
