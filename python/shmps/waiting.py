@@ -127,7 +127,14 @@ class TrioReader:
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
         self._descriptor = os.dup(descriptor)
-        self.finished = False
+
+    @property
+    def finished(self) -> bool:
+        try:
+            self._token.run_sync_soon(bool)
+        except self._trio.RunFinishedError:
+            return True
+        return False
 
     async def wait(self, seconds: float | None) -> None:
         """Until it is readable, the time is over, or it is closed; sometimes for nothing."""
@@ -156,4 +163,3 @@ class TrioReader:
             self._trio.lowlevel.notify_closing(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
-        self.finished = True
