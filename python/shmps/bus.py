@@ -48,9 +48,17 @@ class Publisher(_native.Publisher):
     async def send(self, data: Buffer, tag: int = 0, timeout: float | None = None) -> None:
         """publish(), for a coroutine: where a reliable subscriber makes it wait, others run. Room
         is looked for every few milliseconds. When it is cancelled, nothing has been published."""
+        self._turns += 1
+        if self._turns < TURNS:
+            try:
+                return self.publish(data, tag, 0)
+            except errors.Full:
+                pass
+        return await self._send(data, tag, timeout)
+
+    async def _send(self, data: Buffer, tag: int, timeout: float | None) -> None:
         from . import waiting
 
-        self._turns += 1
         if self._turns >= TURNS:
             self._turns = 0
             await waiting.sleep(0)
@@ -155,7 +163,12 @@ class Subscriber(_native.Subscriber):
 
     async def __anext__(self) -> Message:
         try:
-            return await self.receive()
+            self._turns += 1
+            if self._turns < TURNS:
+                message = self.try_take()
+                if message is not None:
+                    return message
+            return await self._receive(self.timeout)
         except errors.ClosedError:
             if self.closed:
                 raise StopAsyncIteration from None
