@@ -1,4 +1,4 @@
-"""`python -m shmps ...`: the tool shmps. A wheel brings it and pubsubd along, and calls them here."""
+"""`python -m shmps ...`: the tool. A wheel brings it and pubsubd along, and runs both by this."""
 
 from __future__ import annotations
 

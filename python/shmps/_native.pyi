@@ -13,14 +13,11 @@ refers to them any more.
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Self, final
 
 from typing_extensions import Buffer
 
-from .records import Event, PublisherStats, SubscriberStats
-
-Delivery: TypeAlias = Literal["lossy", "latest", "reliable", "observe"]
-Wait: TypeAlias = Literal["default", "spin", "sleep"]
+from .records import Delivery, Event, PublisherStats, SubscriberStats, Wait
 
 def version() -> str: ...
 def topic_check(topic: str, /) -> None: ...  # raises TopicError

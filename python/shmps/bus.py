@@ -16,7 +16,8 @@ from .loop import Loop
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ._native import Delivery, Message, Wait
+    from ._native import Message
+    from .records import Delivery, Wait
     from .waiting import AsyncioReader, TrioReader
 
 Handler = TypeVar("Handler", bound="Callable[[Message], Any]")

@@ -1,8 +1,11 @@
-"""What publishers and subscribers tell of themselves."""
+"""What publishers and subscribers tell of themselves, and what can be chosen for them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
+
+Delivery: TypeAlias = Literal["lossy", "latest", "reliable", "observe"]
+Wait: TypeAlias = Literal["default", "spin", "sleep"]
 
 
 class PublisherStats(NamedTuple):
