@@ -144,6 +144,20 @@ bool word_index(const char *what, const char *word, const char *const words[], i
     return false;
 }
 
+const char *name_from(PyObject *object) {
+    Py_ssize_t bytes;
+    if (!PyUnicode_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a topic or filter is a str");
+        return NULL;
+    }
+    const char *name = PyUnicode_AsUTF8AndSize(object, &bytes);
+    if (name && strlen(name) != (size_t)bytes) {
+        PyErr_SetString(PyExc_ValueError, "a topic or filter has no null character in it");
+        return NULL;
+    }
+    return name;
+}
+
 bool fits_u32(const char *what, long long value, uint32_t *ret) {
     *ret = (uint32_t)value;
     if (value >= 0 && value < UINT32_MAX)

@@ -7,15 +7,8 @@ static PyObject *version(PyObject *self, PyObject *none) {
     return PyUnicode_FromString(shmps_version());
 }
 
-static const char *text_of(PyObject *object) {
-    if (PyUnicode_Check(object))
-        return PyUnicode_AsUTF8AndSize(object, NULL);
-    PyErr_SetString(PyExc_TypeError, "a topic or filter is a str");
-    return NULL;
-}
-
 static PyObject *checked(PyObject *name, int (*check)(const char *)) {
-    const char *text = text_of(name);
+    const char *text = name_from(name);
     if (!text)
         return NULL;
     int result = check(text);

@@ -53,6 +53,8 @@ bool take_arguments(const char *function, PyObject *const *args, Py_ssize_t n_ar
                     PyObject *keywords, const char *const names[], int n, int required,
                     int keyword_only, PyObject *values[]);
 
+/* A topic or filter; NULL with an exception set. Valid as long as the object is. */
+const char *name_from(PyObject *object);
 /* An option's number as the library's; false with an exception set. */
 bool fits_u32(const char *what, long long value, uint32_t *ret);
 /* One of the words, as its index; false with an exception set. */

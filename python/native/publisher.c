@@ -75,12 +75,12 @@ static PyObject *opened(struct publisher *self, int result) {
 
 static PyObject *publisher_open(struct publisher *self, PyObject *connection,
                                 const struct shmps_publisher_options *options) {
-    if (!handle_init(&self->handle, connection, &kind) ||
+    const char *topic = name_from(self->topic);
+    if (!topic || !handle_init(&self->handle, connection, &kind) ||
         !connection_use(self->handle.connection)) {
         Py_DECREF(OBJECT(self));
         return NULL;
     }
-    const char *topic = PyUnicode_AsUTF8AndSize(self->topic, NULL);
     struct shmps *bus = self->handle.connection->bus;
     int result;
     Py_BEGIN_ALLOW_THREADS
@@ -103,7 +103,7 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
     int timestamps = 1;
     long long depth = 0, pins = 0, history = 0;
     const char *wait = "default";
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$LLKpsL:Publisher", KEYWORDS(names),
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$LLKpsL:Publisher", KEYWORDS(names),
                                      &connection, &topic, &depth, &pins, &message_bytes,
                                      &timestamps, &wait, &history) ||
         !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||

@@ -72,12 +72,12 @@ static const struct handle_kind kind = { subscriber_close, catch_up };
 static PyObject *subscriber_open(struct subscriber *self, PyObject *connection,
                                  const struct shmps_subscriber_options *options) {
     int result;
-    if (!handle_init(&self->handle, connection, &kind) ||
+    const char *filter = name_from(self->filter);
+    if (!filter || !handle_init(&self->handle, connection, &kind) ||
         !connection_use(self->handle.connection)) {
         Py_DECREF(OBJECT(self));
         return NULL;
     }
-    const char *filter = PyUnicode_AsUTF8AndSize(self->filter, NULL);
     struct shmps *bus = self->handle.connection->bus;
     Py_BEGIN_ALLOW_THREADS
     result = shmps_subscriber_open(bus, filter, options, &self->sub);
@@ -114,7 +114,7 @@ static PyObject *subscriber_new(PyTypeObject *type, PyObject *args, PyObject *ke
     const char *delivery = "lossy", *wait = "default";
     long long pins = 0;
     int64_t timeout_ns;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OU|$OssOL:Subscriber", KEYWORDS(names),
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$OssOL:Subscriber", KEYWORDS(names),
                                      &connection, &filter, &timeout, &delivery, &wait, &history,
                                      &pins) ||
         !word_index("delivery", delivery, deliveries, LENGTH(deliveries), &options.delivery) ||
