@@ -227,13 +227,23 @@ static void give_way(struct handle *handle) {
     Py_END_ALLOW_THREADS
 }
 
+void slice_begin(struct handle *handle) {
+    if (handle->forks == forks)
+        PyThread_acquire_lock(handle->lock, WAIT_LOCK);
+}
+
+void slice_end(struct handle *handle) {
+    if (handle->forks == forks)
+        PyThread_release_lock(handle->lock);
+}
+
 static int slice(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns) {
     int result;
     handle->busy = true;
     Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
+    slice_begin(handle);
     result = call(handle, context, timeout_ns);
-    PyThread_release_lock(handle->lock);
+    slice_end(handle);
     Py_END_ALLOW_THREADS
     handle->busy = false;
     handle->kind->catch_up(handle);

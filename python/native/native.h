@@ -91,6 +91,11 @@ bool turn_take(struct handle *handle);
 /* The same to close it: it may be closed already. */
 bool turn_take_last(struct handle *handle);
 
+/* Around what is done without the GIL while `busy`, for those who wait for their turn. In a forked
+ * child, a thread that it has not may have the lock: there it means nothing. */
+void slice_begin(struct handle *handle);
+void slice_end(struct handle *handle);
+
 /* Methods that publishers and subscribers share: name(n=1, timeout=None) waits until there are n
  * on the other side; event(timeout=None) for the next that comes or goes. */
 PyObject *wait_for_others(struct handle *handle, const char *name, PyObject *const *args,
@@ -176,7 +181,8 @@ void loan_end(struct loan *loan);
 struct message;
 struct subscriber {
     struct handle handle;
-    struct shmps_subscriber *sub; /* NULL: closed, and no message needs it any more */
+    struct shmps_subscriber *sub; /* NULL: closed */
+    struct shmps_kept *kept;      /* what messages still held then */
     PyObject *filter;
     int64_t timeout_ns;
     uint64_t lost;                /* not told with a message yet */

@@ -12,8 +12,12 @@ static PyTypeObject *SubscriberType;
 /* No other thread is in the library's handle. */
 static void release(struct subscriber *self, struct message *message) {
     struct shmps_sample sample = { .hold = message->hold };
-    if (self->sub)
+    if (self->sub) {
         shmps_release(self->sub, &sample);
+    } else if (self->n_held == 0) {
+        shmps_kept_free(self->kept);
+        self->kept = NULL;
+    }
     message_free(message);
     Py_DECREF(OBJECT(self));
 }
@@ -41,13 +45,26 @@ static void catch_up(struct handle *handle) {
 
 /* ---- closing */
 
-static void end_handle(struct subscriber *self) {
-    struct shmps_subscriber *sub = self->sub;
-    self->sub = NULL;
+/* Close the library's handle; what messages hold outlives it. No other thread is in it. */
+static int end_handle(struct subscriber *self) {
+    int result = 0;
+    bool held = self->n_held > 0;
+    self->handle.busy = true;
     Py_BEGIN_ALLOW_THREADS
-    shmps_subscriber_close(sub);
+    slice_begin(&self->handle);
+    if (held)
+        result = shmps_subscriber_close_keep(self->sub, &self->kept);
+    else
+        shmps_subscriber_close(self->sub);
+    slice_end(&self->handle);
     Py_END_ALLOW_THREADS
-    connection_unuse(self->handle.connection);
+    self->handle.busy = false;
+    if (result == 0) {
+        self->sub = NULL;
+        connection_unuse(self->handle.connection);
+    }
+    catch_up(&self->handle);
+    return result;
 }
 
 static int subscriber_close(struct handle *handle) {
@@ -55,13 +72,14 @@ static int subscriber_close(struct handle *handle) {
     if (handle->closed)
         return 0;
     handle->closed = true;
-    if (!turn_take_last(handle)) {
+    bool turn = turn_take_last(handle);
+    int result = turn ? end_handle(self) : RAISED;
+    if (result != 0 && result != SHMPS_E_FORKED) { /* in a child, the last message closes it */
         handle->closed = false;
+        raise_result(result, "closing");
         return RAISED;
     }
     handle_unlist(handle);
-    if (self->sub && self->n_held == 0)
-        end_handle(self);
     return 0;
 }
 
