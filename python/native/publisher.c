@@ -107,14 +107,11 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
                                      &connection, &topic, &depth, &pins, &message_bytes,
                                      &timestamps, &wait, &history) ||
         !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||
-        !fits_u32("depth", depth, &options.depth) || !fits_u32("pins", pins, &options.pins))
+        !fits_u32("depth", depth, &options.depth) || !fits_u32("pins", pins, &options.pins) ||
+        !fits_u32("history", history, &options.history))
         return NULL;
     options.message_bytes = message_bytes;
     options.timestamps = timestamps ? SHMPS_TIMESTAMPS_ON : SHMPS_TIMESTAMPS_OFF;
-    if (history != 0) {
-        PyErr_SetString(PyExc_NotImplementedError, "history");
-        return NULL;
-    }
     struct publisher *self = (struct publisher *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;

@@ -320,6 +320,13 @@ def test_history(bus: _native.Connection) -> None:
     assert newest.take().copy() == b"6"
 
 
+def test_history_outlives_its_publishers(bus: _native.Connection) -> None:
+    with _native.Publisher(bus, "a", history=2) as publisher:
+        publisher.publish_batch([b"1", b"2", b"3"])
+    late = _native.Subscriber(bus, "a")
+    assert [(m.copy(), m.history) for m in late.take_batch(9)] == [(b"2", True), (b"3", True)]
+
+
 def test_an_observer_is_not_noticed(bus: _native.Connection) -> None:
     publisher = _native.Publisher(bus, "a")
     with _native.Connection(observe=True) as looker:

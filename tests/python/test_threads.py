@@ -174,7 +174,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("wait", ["take", "iterate", "batch", "publish", "loan", "subscribers", "event"])
+@pytest.mark.parametrize(
+    "wait", ["take", "iterate", "batch", "publish", "loan", "subscribers", "event"]
+)
 @pytest.mark.parametrize("how", ["default", "spin", "sleep"])
 def test_ctrl_c(bus_env: Bus, wait: str, how: str) -> None:
     with subprocess.Popen(
@@ -291,7 +293,8 @@ resource_tracker.ensure_running()
 forkserver.ensure_running()
 
 
-def square(number: int) -> int:
+def square(number: int, env: dict[str, str]) -> int:
+    os.environ.update(env)  # a server of forks has that of its start
     with _native.Connection() as bus:
         _native.Publisher(bus, "squares").publish(b"%d" % number**2)
     return number**2
@@ -299,10 +302,11 @@ def square(number: int) -> int:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_multiprocessing(bus: _native.Connection, method: str) -> None:
+def test_multiprocessing(bus_env: Bus, bus: _native.Connection, method: str) -> None:
     subscriber = _native.Subscriber(bus, "squares", delivery="reliable")
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(square, range(8)) == [i * i for i in range(8)]
+        results = pool.starmap(square, [(i, bus_env.env) for i in range(8)])
+        assert results == [i * i for i in range(8)]
         pool.close()
         pool.join()
     got = subscriber.take_batch(8)  # rings of four publishers that have gone are kept
