@@ -17,7 +17,7 @@ from tap import BUILD, run_cases
 from tool import TIMEOUT_S
 
 PACKAGES = sorted((BUILD / "packages").glob("*.deb"))
-NAMES = ("libshmps-dev", "libshmps0", "shmps")
+NAMES = ("libshmps-dev", "libshmps0", "python3-shmps", "shmps")
 # What dpkg, ldconfig, man-db and systemd-sysusers keep books in.
 BOOKS = re.compile(
     r"/etc/(passwd|group|shadow|gshadow)-?|/etc/\.pwd\.lock|/etc/ld\.so\.cache"
@@ -35,6 +35,12 @@ int main(void) {
         return fprintf(stderr, "%s\n", shmps_error_detail()), 1;
     shmps_close(bus);
 }
+"""
+PYTHON_PROGRAM = """
+import shmps
+with shmps.connect() as bus, bus.publisher("a") as publisher:
+    publisher.wait_subscribers(1)
+    publisher.publish(b"from Python")
 """
 
 
@@ -67,6 +73,18 @@ def programs():
     return found
 
 
+def finds_its_pubsubd(program, words, env):
+    """A program starts the pubsubd of its own prefix, PATH or not, and is heard by the tool."""
+    with subprocess.Popen(program, env=dict(env, PATH="/nowhere")) as publisher:
+        deadline = time.monotonic() + TIMEOUT_S
+        while "/usr/bin/pubsubd" not in programs():
+            assert publisher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        assert run("shmps", "sub", "a", "-C", "1", env=env) == words
+        assert publisher.wait(timeout=TIMEOUT_S) == 0
+    run("shmps", "stop", env=env)
+
+
 def they_can_be_used():
     with tempfile.TemporaryDirectory(prefix="shmps-test-") as folder:
         env = {"XDG_RUNTIME_DIR": folder}
@@ -74,15 +92,9 @@ def they_can_be_used():
         Path(source).write_text(PROGRAM, encoding="utf-8")
         flags = run("pkg-config", "--cflags", "--libs", "shmps").split()
         run("cc", "-Wall", "-Werror", source, "-o", program, *flags)
-        # libshmps finds the pubsubd of its own prefix, PATH or not.
-        with subprocess.Popen([program], env=dict(env, PATH="/nowhere")) as publisher:
-            deadline = time.monotonic() + TIMEOUT_S
-            while "/usr/bin/pubsubd" not in programs():
-                assert publisher.poll() is None and time.monotonic() < deadline
-                time.sleep(0.01)
-            assert run("shmps", "sub", "a", "-C", "1", env=env) == "from C\n"
-            assert publisher.wait(timeout=TIMEOUT_S) == 0
-        run("shmps", "stop", env=env)
+        finds_its_pubsubd([program], "from C\n", env)
+        finds_its_pubsubd(["/usr/bin/python3", "-c", PYTHON_PROGRAM], "from Python\n", env)
+        assert run("/usr/bin/python3", "-m", "shmps", "--version") == run("shmps", "--version")
 
         command = ["/usr/bin/shmps", "sub", "a", "-C", "1"]
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as subscriber:
