@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from harness import Bus
+from harness import SOURCE, Bus
 
 import shmps
 from shmps import codec, errors
@@ -358,6 +358,22 @@ def test_between_processes(run: Any, bus_env: Bus) -> None:
     run(main())
     for child in children:
         assert child.lines() == [f"child received message: message {n}" for n in range(total)]
+
+
+def test_examples(bus_env: Bus) -> None:
+    examples = SOURCE / "examples" / "python"
+    receiver = subprocess.Popen(
+        [sys.executable, examples / "aio_receive.py"], stdout=subprocess.PIPE, text=True
+    )
+    with shmps.connect() as bus, bus.publisher("kitchen") as publisher:
+        publisher.wait_subscribers(timeout=LIMIT_S)
+        subprocess.run([sys.executable, examples / "aio_send.py"], timeout=LIMIT_S, check=True)
+        out, _ = receiver.communicate(timeout=LIMIT_S)
+        assert out.splitlines() == [
+            "Alice received message: the coffee is ready",
+            "Alice received message: so is the tea",
+        ]
+        assert messages(bus_env, "kitchen") == 2
 
 
 def test_order_of_those_who_wait(run: Any) -> None:
