@@ -132,11 +132,11 @@ def test_cancelling_loses_no_message(bus: shmps.Bus) -> None:
             got: list[int] = []
             for number in range(200):
                 receiver = asyncio.create_task(subscriber.receive())
-                for turn in range(number % 4):  # before, while and after it is woken
+                for turn in range(number % 10):  # before, while and after it is woken
                     if turn == 1:
                         publisher.publish(b"%d" % number)
                     await asyncio.sleep(0)
-                if number % 4 < 2:
+                if number % 10 < 2:
                     publisher.publish(b"%d" % number)
                 receiver.cancel()
                 try:
@@ -176,6 +176,8 @@ def test_wait_for_loses_no_message(bus: shmps.Bus) -> None:
 
 def test_closing_ends_async_for(bus: shmps.Bus) -> None:
     async def main() -> None:
+        publisher = bus.publisher("a")
+
         async def receive(subscriber: shmps.Subscriber) -> str:
             async for _ in subscriber:
                 pass
@@ -187,6 +189,8 @@ def test_closing_ends_async_for(bus: shmps.Bus) -> None:
             lambda subscriber: bus.close(),
         ):
             subscriber = bus.subscribe("a")
+            publisher.publish(bytes(100_000))
+            held = await subscriber.receive()
             receiver = asyncio.create_task(receive(subscriber))
             await asleep(receiver)
             closing = close(subscriber)
@@ -194,8 +198,10 @@ def test_closing_ends_async_for(bus: shmps.Bus) -> None:
                 await closing
             assert await receiver == "the end"
             assert await receive(subscriber) == "the end"
+            assert not subscriber._readers  # nor their descriptors
             with pytest.raises(shmps.errors.ClosedError):
                 await subscriber.receive()
+            assert bytes(held) == bytes(100_000)
 
     run(main())
 

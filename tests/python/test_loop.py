@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -414,6 +416,7 @@ def test_a_subscriber_that_is_closed_under_it_is_reported_and_goes(
     until(lambda: reported)
     bus.loop_stop()
     assert [type(error) for error in reported] == [shmps.errors.ClosedError]
+    assert not bus.loop._entries
     with pytest.raises(shmps.Timeout):
         bus.loop_once(0.05)
 
@@ -437,6 +440,17 @@ def test_what_may_pass_is_reported_once_and_tried_again(
     publish(bus, "b", b"1")
     handle(bus, 2)
     assert (got, others, trouble, len(reported)) == ([b"1"], [b"1"], [], 1)
+
+
+def test_a_bus_that_is_forgotten_goes_with_its_handlers(bus_env: Instance) -> None:
+    bus = shmps.connect()
+    bus.on("a", lambda message: bus.close())
+    bus.loop_start()
+    bus.loop_stop()
+    gone = weakref.ref(bus)
+    del bus
+    gc.collect()
+    assert gone() is None  # the fixture looks for descriptors and mappings
 
 
 def test_a_forked_child_has_no_loop(bus: shmps.Bus) -> None:
