@@ -20,6 +20,7 @@ PROGRAMS = {
     "an unlisted skip of cmocka": ("OK", 0, "1..2\nok 1 - a\nnot ok 2 # SKIP b\n", (1, 1)),
     "an unlisted skip of TAP": ("OK", 0, "1..2\nok 1 - a\nok 2 - b # SKIP no root\n", (1, 1)),
     "an unlisted skip of all": ("SKIP", 77, "", (0, 1)),
+    "a skip listed for any": ("OK", 0, "1..2\nok 1 - a\nok 2 - tools of PyPI # SKIP\n", (1, 0)),
     "no TAP": ("OK", 0, "hello\n", (1, 0)),
     "two groups": ("OK", 0, "1..1\nok 1 - a\n1..1\nok 1 - a\n", (2, 0)),
     "more than planned": ("OK", 0, "1..1\nok 1 - a\nok 1 - a\n", (2, 1)),

@@ -13,4 +13,4 @@ PYTHON = VENV / "bin" / "python"
 
 if PYTHON.exists():
     os.execv(PYTHON, [str(PYTHON), "-m", "pytest", "--tap", *sys.argv[1:]])
-print("1..1\nok 1 - everything # SKIP no test tools: ./dev test gets them")
+print("1..1\nok 1 - tools of PyPI # SKIP ./dev test gets them")
