@@ -11,7 +11,7 @@ from harness import Bus as Instance
 
 EXAMPLES = SOURCE / "examples" / "python"
 LINES_MAX = 15
-FIRST = ("coroutine", "handler", "publish", "subscribe")
+FIRST = ("handler", "publish", "subscribe")
 
 
 def run_pair(publisher: list[str], subscriber: list[str]) -> str:
@@ -39,7 +39,7 @@ def compiled(name: str) -> list[str]:
     return [str(BUILD / "examples" / f"example-{name}")]
 
 
-@pytest.mark.parametrize("subscriber", ["subscribe", "handler", "coroutine"])
+@pytest.mark.parametrize("subscriber", ["subscribe", "handler"])
 def test_it_receives_what_publish_sends(bus_env: Instance, subscriber: str) -> None:
     assert run_pair(python("publish"), python(subscriber)) == "hello, world\n"
 
@@ -53,3 +53,13 @@ def test_they_are_short() -> None:
     for name in FIRST:
         lines = (EXAMPLES / f"{name}.py").read_text().split('"""', 2)[2].split("\n")
         assert len([line for line in lines if line.strip()]) <= LINES_MAX, name
+
+
+def test_the_lines_of_the_readme_work_when_pasted(bus_env: Instance) -> None:
+    section = (SOURCE / "README.md").read_text().split("## In Python\n\n")[1]
+    lines = "".join(f"{line[4:]}\n" for line in section.partition("\n\n")[0].splitlines())
+    assert lines.count("\n") == 5
+    told = subprocess.run(
+        [sys.executable, "-i", "-q"], input=lines, capture_output=True, text=True, timeout=READY_S
+    )
+    assert (told.returncode, told.stdout) == (0, "b'hi there'\n"), told.stderr
