@@ -80,7 +80,8 @@ class Subscriber(_native.Subscriber):
     """Receives what is published on the topics of a filter: see Bus.subscribe().
 
     In a coroutine: `await sub.receive()`, `async for message in sub`, and `async with` to close it
-    at the end. No message is lost by cancelling these."""
+    at the end. No message is lost by cancelling these. Several tasks may wait on one, but under
+    trio only one at a time (trio.BusyResourceError)."""
 
     _turns = 0
 

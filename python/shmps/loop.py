@@ -34,8 +34,9 @@ class Entry:
 class Run:
     """One stay of a thread in the loop."""
 
-    def __init__(self, thread: threading.Thread) -> None:
+    def __init__(self, thread: threading.Thread, own: bool = False) -> None:
         self.thread = thread
+        self.own = own  # it was started for this, and is waited for
         self.stopping = False
 
 
@@ -100,7 +101,7 @@ class Loop:
 
     # ------------------------------------------------------------------------ running, stopping
 
-    def _claim(self, thread: threading.Thread) -> Run:
+    def _claim(self, run: Run) -> None:
         with self._changed:
             self._check()
             while self._run is not None:
@@ -108,11 +109,12 @@ class Loop:
                     raise errors.StateError("the loop of this bus runs already; stop it first")
                 self._changed.wait()
                 self._check()
-            self._run = Run(thread)
-            return self._run
+            self._run = run
 
-    def _leave(self) -> None:
+    def _leave(self, run: Run) -> None:
         with self._changed:
+            if self._run is not run:
+                return
             self._run = None
             with suppress(BlockingIOError):
                 os.eventfd_read(self._bell)
@@ -122,34 +124,35 @@ class Loop:
 
     @contextmanager
     def _running(self) -> Iterator[Run]:
-        run = self._claim(threading.current_thread())
+        run = Run(threading.current_thread())
         try:
+            self._claim(run)
             yield run
         finally:
-            self._leave()
+            self._leave(run)
 
     def start(self) -> None:
-        thread = threading.Thread(target=self._thread, name="shmps-loop", daemon=True)
-        self._claim(thread)
+        def stay() -> None:
+            try:
+                self._stay(run)
+            finally:
+                self._leave(run)
+
+        run = Run(threading.Thread(target=stay, name="shmps-loop", daemon=True), own=True)
+        self._claim(run)
         try:
-            thread.start()
-        except RuntimeError:
-            self._leave()
+            run.thread.start()
+        except RuntimeError:  # no more threads
+            self._leave(run)
             raise
 
-    def _thread(self) -> None:
-        run = self._run
-        assert run is not None
-        try:
-            while not run.stopping:
-                self._turn(run, None)
-        finally:
-            self._leave()
+    def _stay(self, run: Run) -> None:
+        while not run.stopping:
+            self._turn(run, None)
 
     def forever(self) -> None:
         with self._running() as run:
-            while not run.stopping:
-                self._turn(run, None)
+            self._stay(run)
 
     def once(self, timeout: float | None) -> int:
         end = None if timeout is None else time.monotonic() + timeout
@@ -177,7 +180,7 @@ class Loop:
         with self._changed:
             self._check()
             run = self._stop()
-        if run is not None and run.thread.name == "shmps-loop":
+        if run is not None and run.own:
             run.thread.join()
 
     def _stop(self) -> Run | None:
@@ -206,7 +209,7 @@ class Loop:
             run = self._stop()
             if self._run is None:
                 self._release()
-        if run is not None and run.thread.name == "shmps-loop":
+        if run is not None and run.own:
             run.thread.join()
 
     def _release(self) -> None:

@@ -124,6 +124,7 @@ class TrioReader:
     """As trio has it, one task at a time may wait (trio.BusyResourceError)."""
 
     def __init__(self, trio: Any, descriptor: int) -> None:
+        self._pid = os.getpid()
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
         self._descriptor = os.dup(descriptor)
@@ -148,6 +149,9 @@ class TrioReader:
 
     def close(self) -> None:
         """End every wait. Any thread."""
+        if os.getpid() != self._pid:  # a child has only copies
+            self._end(told=True)
+            return
         if _trio() and running() is self._token:
             self._end()
             return
