@@ -268,9 +268,13 @@ def test_a_cancelled_send_sends_nothing(run: Any, bus_env: Bus) -> None:
     run(main())
 
 
-def test_threads(run: Any) -> None:
-    """Subscribers in the loops of two threads; the publisher's thread takes from neither."""
-    total = 1000
+def test_threads(run: Any, request: pytest.FixtureRequest) -> None:
+    """Subscribers in the loops of two threads. The publisher's thread, when it has to wait, moves
+    what they have not taken yet into their inboxes: all the same it arrives in order."""
+    interval = sys.getswitchinterval()
+    request.addfinalizer(lambda: sys.setswitchinterval(interval))
+    sys.setswitchinterval(1e-6)
+    total = 2000
     results: dict[int, list[Any]] = {}
     barrier = threading.Barrier(3)
 
@@ -391,6 +395,34 @@ def test_order_of_those_who_wait(run: Any) -> None:
 
     run(main())
     assert child.lines() == [f"child received message: {n}" for n in range(total)]
+
+
+def test_leaving_a_flood(run: Any) -> None:
+    """Another process publishes without end; who unsubscribes keeps what was sent until then."""
+    program = """
+import shmps
+with shmps.connect() as bus:
+    publisher = bus.publisher("flood")
+    n = 0
+    while True:
+        publisher.publish(b"%d" % n)
+        n += 1
+"""
+
+    async def main() -> None:
+        broker, subscriber = Broker(connect=True, topic="flood"), Subscriber("s")
+        broker.subscribe(subscriber)
+        with subprocess.Popen([sys.executable, "-c", program]) as flood:
+            got = await received(subscriber, 1000)
+            broker.unsubscribe(subscriber)
+            flood.kill()
+        subscriber.close()
+        with pytest.raises(errors.ClosedError):
+            while True:
+                got.append(await subscriber.receive_message())
+        assert got == [b"%d" % n for n in range(len(got))]
+
+    run(main())
 
 
 def test_a_process_that_dies(run: Any) -> None:
