@@ -21,6 +21,7 @@ static PyModuleDef definition = {
     .m_methods = functions,
 };
 
+PyMODINIT_FUNC PyInit_empty_call(void);
 PyMODINIT_FUNC PyInit_empty_call(void) {
     return PyModule_Create(&definition);
 }
