@@ -171,8 +171,13 @@ def test_a_closed_one_says_so(bus_env: Instance, connect: bool) -> None:
 
 def test_the_tutorials_program_between_processes(bus_env: Instance) -> None:
     receivers = [start(EXAMPLES / "broker_receive.py") for _ in range(2)]
-    subscribed("topic1", 2)
-    assert finish(start(EXAMPLES / "broker_send.py")) == ""
+    try:
+        subscribed("topic1", 2)
+        assert finish(start(EXAMPLES / "broker_send.py")) == ""
+    except BaseException:
+        for receiver in receivers:
+            receiver.kill()
+        raise
     assert [finish(receiver) for receiver in receivers] == [HELLO] * 2
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,15 @@ def handle(bus: shmps.Bus, messages: int) -> None:
     assert messages == 0, f"{-messages} more than there should be"
 
 
-def program(code: str) -> subprocess.Popen[str]:
-    """Start a program on the test's bus."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def program(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A program on the test's bus."""
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def in_the_loop(bus: shmps.Bus, process: subprocess.Popen[str]) -> None:
