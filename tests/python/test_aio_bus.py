@@ -6,9 +6,9 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvloop
@@ -33,6 +33,16 @@ def run(request: pytest.FixtureRequest, bus_env: Bus) -> Callable[[Any], Any]:
             return runner.run(asyncio.wait_for(program, LIMIT_S))
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_receivers(bus_env: Bus) -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while Receiver.started:
+        receiver = Receiver.started.pop()
+        receiver.process.kill()
+        receiver.reader.join()
 
 
 async def received(subscriber: Subscriber, n: int) -> list[Any]:
@@ -318,6 +328,8 @@ asyncio.run(main())
 class Receiver:
     """A process with a subscriber, which receives from when it may go."""
 
+    started: ClassVar[list[Receiver]] = []
+
     def __init__(self, total: int) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", RECEIVER, str(total)],
@@ -329,6 +341,7 @@ class Receiver:
         assert self.process.stdout.readline() == "ready\n"
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
+        self.started.append(self)
 
     def read(self) -> None:
         with self.process:
@@ -413,9 +426,11 @@ with shmps.connect() as bus:
         broker, subscriber = Broker(connect=True, topic="flood"), Subscriber("s")
         broker.subscribe(subscriber)
         with subprocess.Popen([sys.executable, "-c", program]) as flood:
-            got = await received(subscriber, 1000)
-            broker.unsubscribe(subscriber)
-            flood.kill()
+            try:
+                got = await received(subscriber, 1000)
+                broker.unsubscribe(subscriber)
+            finally:
+                flood.kill()
         subscriber.close()
         with pytest.raises(errors.ClosedError):
             while True:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,17 +86,30 @@ def idle(pid: int) -> int:
     return switches(pid) - before
 
 
+@contextmanager
+def child_under(loop: str, total: int) -> Iterator[subprocess.Popen[str]]:
+    """CHILD, when it has subscribed; whatever happens to the test, it ends with it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, loop, str(total)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            yield child
+        finally:
+            child.kill()
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_between_processes(bus: shmps.Bus, loop: str) -> None:
     """Thousands of messages to another process, in order; and before, between and after two runs
     of them it sleeps, without a wake-up and without a second thread."""
     total = 3000
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, loop, str(total)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    with child.stdout:
-        assert child.stdout.readline() == "ready\n"
+    with child_under(loop, total) as child:
+        assert child.stdout is not None
         publisher = bus.publisher(TOPIC)
         assert idle(child.pid) == 0
         for n in range(total):
@@ -105,8 +119,8 @@ def test_between_processes(bus: shmps.Bus, loop: str) -> None:
         assert len(os.listdir(f"/proc/{child.pid}/task")) == 1
         for n in range(total, 2 * total):
             publisher.publish(b"%d" % n)
-        assert child.stdout.readline() == "end\n"
-    assert child.wait() == 0
+        assert child.communicate(timeout=LIMIT_S) == ("end\n", "")
+        assert child.returncode == 0
 
 
 def test_idle_wakeups_are_noticed() -> None:
@@ -115,26 +129,21 @@ def test_idle_wakeups_are_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", polls], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert idle(child.pid) > 5
-        child.kill()
+        try:
+            assert idle(child.pid) > 5
+        finally:
+            child.kill()
 
 
 def test_ctrl_c(bus: shmps.Bus) -> None:
     """asyncio's way and trio's: the task is cancelled, KeyboardInterrupt comes out of run()."""
     for loop in ("asyncio", "trio"):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, loop, "1000"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        while not asleep(child.pid):
-            time.sleep(1e-3)
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=LIMIT_S)
-        assert child.returncode == -signal.SIGINT and "KeyboardInterrupt" in errors, errors
+        with child_under(loop, 1000) as child:
+            while not asleep(child.pid):
+                time.sleep(1e-3)
+            child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=LIMIT_S)
+            assert child.returncode == -signal.SIGINT and "KeyboardInterrupt" in errors, errors
 
 
 def test_no_import_of_trio(bus: shmps.Bus) -> None:
@@ -158,8 +167,10 @@ def test_examples(bus: shmps.Bus, loop: str) -> None:
     assert len(example.read_text().splitlines()) <= 15
     publisher = bus.publisher("users/registered")
     with subprocess.Popen([sys.executable, example], stdout=subprocess.PIPE, text=True) as child:
-        publisher.wait_subscribers(timeout=LIMIT_S)
-        publisher.publish(b"Ada Lovelace")
-        assert child.stdout is not None
-        assert child.stdout.readline() == "users/registered Ada Lovelace\n"
-        child.kill()
+        try:
+            publisher.wait_subscribers(timeout=LIMIT_S)
+            publisher.publish(b"Ada Lovelace")
+            assert child.stdout is not None
+            assert child.stdout.readline() == "users/registered Ada Lovelace\n"
+        finally:
+            child.kill()
