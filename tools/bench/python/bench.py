@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """./dev bench python: how fast the Python package is, as ratios measured in one run.
 
-Options, the plan of a run, progress. calls.py: publish and receive beside an empty call and a list;
+Options, the plan of a run, progress. calls.py: publish, receive beside an empty call and a list;
 streams.py: asyncio beside aiomqtt and redis-py; frames.py: numpy frames beside pyzmq; side.py:
 their other processes; place.py: pubsubd, servers, cores; report.py: medians, table, JSON."""
 
@@ -22,9 +22,9 @@ GROUPS = ("calls", "streams", "frames")
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dev bench python",
-        description="Measure the Python package beside references, in one run. It starts a pubsubd,"
-        " a mosquitto and a redis-server of its own, and uses two cores. Everything else that runs"
-        " meanwhile shows in the figures.",
+        description="Measure the Python package beside references, in one run. It starts a"
+        " pubsubd, a mosquitto and a redis-server of its own, and uses two cores. Everything else"
+        " that runs meanwhile shows in the figures.",
     )
     parser.add_argument(
         "--quick",
@@ -62,8 +62,8 @@ class Progress:
         if self.only not in row.id:
             return False
         line = f"[{self.repetition}/{self.repetitions}] {row.work} / {row.reference}"
-        print(*(["\r\033[K", line] if self.terminal else [line, "\n"]), sep="", end="", file=sys.stderr)
-        sys.stderr.flush()
+        text = f"\r\033[K{line}" if self.terminal else f"{line}\n"
+        print(text, end="", file=sys.stderr, flush=True)
         return True
 
     def done(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import empty_call
 import shmps
-from place import answer, pin, side, tell, unpin
+from place import answer, pinned, side, tell
 from report import Row
 
 BYTES = 64
@@ -86,12 +86,12 @@ def publish_pair(publish: Callable[[bytes], None], slices: int) -> tuple[float, 
 def publish(wanted: Callable[[Row], bool], slices: int) -> None:
     plain, untimed, drained, net, untimed_net = PUBLISH
     with shmps.connect() as bus:
-        for row, row_net, topic, options in (
-            (plain, net, "publish", {}),
-            (untimed, untimed_net, "publish/untimed", {"message_bytes": BYTES, "timestamps": False}),
+        for row, row_net, topic, bytes_, timestamps in (
+            (plain, net, "publish", 0, True),
+            (untimed, untimed_net, "publish/untimed", BYTES, False),
         ):
             if wanted(row) or wanted(row_net):
-                with bus.publisher(topic, **options) as pub:
+                with bus.publisher(topic, message_bytes=bytes_, timestamps=timestamps) as pub:
                     ours, empty, loop = publish_pair(pub.publish, slices)
                 row.add(ours, empty)
                 row_net.add(ours - loop, empty - loop)
@@ -162,7 +162,8 @@ def receive(wanted: Callable[[Row], bool], slices: int) -> None:
                 (payload, (batches_payload, views_first)),
             ):
                 if wanted(row):
-                    row.add(*receive_pair(lambda: call(pub.publish, data, DEPTH), sub, loops, slices))
+                    pair = receive_pair(lambda: call(pub.publish, data, DEPTH), sub, loops, slices)
+                    row.add(*pair)
         if wanted(other_core):
             sub = bus.subscribe("filled")
             with side("fill", "filled", BYTES, DEPTH, core=1) as filler:
@@ -175,9 +176,6 @@ def receive(wanted: Callable[[Row], bool], slices: int) -> None:
 
 def measure(wanted: Callable[[Row], bool], quick: bool) -> None:
     slices = 3 if quick else SLICES
-    pin(0)
-    try:
+    with pinned(0):
         publish(wanted, slices)
         receive(wanted, slices)
-    finally:
-        unpin()

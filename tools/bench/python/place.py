@@ -20,20 +20,25 @@ PUBSUBD = os.environ.get("SHMPS_PUBSUBD", str(BUILD / "pubsubd" / "pubsubd"))
 PATHS = [str(BUILD / "python"), str(BUILD / "tools" / "bench" / "python")]
 READY_S = 20
 CORES = sorted(os.sched_getaffinity(0))[:2]
+ANYWHERE = -1
 
 
 class Missing(Exception):
     """What a reference needs is not there: why."""
 
 
-def pin(core: int) -> None:
-    """This process to the first or the second core, 0 or 1, if there are two."""
-    if len(CORES) == 2:
-        os.sched_setaffinity(0, {CORES[core]})
+def cores(core: int) -> list[int]:
+    """The first or the second of two, 0 or 1; or both."""
+    return CORES if core == ANYWHERE or len(CORES) < 2 else [CORES[core]]
 
 
-def unpin() -> None:
-    os.sched_setaffinity(0, CORES)
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    os.sched_setaffinity(0, cores(core))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores(ANYWHERE))
 
 
 def end(process: subprocess.Popen[str], sign: int = signal.SIGTERM) -> None:
@@ -76,7 +81,8 @@ def private_bus() -> Iterator[None]:
 @contextmanager
 def side(role: str, *args: object, core: int) -> Iterator[subprocess.Popen[str]]:
     """Another process of the bench, in a role of side.py, ready; lines go to and fro."""
-    command = [sys.executable, str(FOLDER / "side.py"), str(core), role, *map(str, args)]
+    places = ",".join(map(str, cores(core)))  # what it inherits may be less
+    command = [sys.executable, str(FOLDER / "side.py"), places, role, *map(str, args)]
     process = subprocess.Popen(
         command,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(PATHS)),
@@ -102,7 +108,7 @@ def answer(process: subprocess.Popen[str], word: str) -> str:
     assert process.stdout
     said = process.stdout.readline()
     if said.split()[:1] != [word]:
-        raise RuntimeError(f"{process.args}: said {said!r}, not {word!r}")
+        raise RuntimeError(f"{process.args!r}: said {said!r}, not {word!r}")
     return said.removeprefix(word).strip()
 
 

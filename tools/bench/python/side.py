@@ -1,15 +1,16 @@
-"""The other processes of the bench: side.py CORE ROLE ARGUMENT...; CORE 0 or 1, or -1: not pinned.
+"""The other processes of the bench: side.py CORE,... ROLE ARGUMENT...
 
 Each prints `ready`, and does its work: at once, or for each line on stdin."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
 
-from place import PATHS, pin
+from place import PATHS
 
 sys.path[:0] = PATHS
 
@@ -50,7 +51,7 @@ def fill(topic: str, size: str, n: str) -> None:
             say("filled")
 
 
-# ---- streams.py: one publishes n messages for a line, the other says how long they took
+# ---- streams.py: one publishes n messages for a line, the other tells the rate
 
 
 async def lines() -> AsyncIterator[str]:
@@ -162,47 +163,44 @@ async def redis_receive(n: str, port: str) -> None:
                 break
 
 
-# ---- frames.py: each frame comes back
+# ---- frames.py
 
 
-def shmps_echo(size: str, there: str, back: str, depth: str) -> None:
+def shmps_frames(n: str) -> None:
     import frames
     import shmps
 
-    with (
-        shmps.connect() as bus,
-        bus.subscribe(there) as sub,
-        bus.publisher(back, depth=int(depth), message_bytes=int(size)) as pub,
-    ):
+    clock = Clock(n)
+    with shmps.connect() as bus, bus.subscribe("frames", delivery="reliable") as sub:
         say("ready")
-        while True:
+        frames.shmps_take(sub)
+        while not clock.last():
             frames.shmps_take(sub)
-            frames.shmps_give(pub, int(size))
 
 
-def zmq_echo(size: str, address: str) -> None:
+def zmq_frames(n: str, address: str) -> None:
     import frames
+    import zmq
 
-    with frames.zmq_socket() as socket:
-        socket.connect(address)
-        frame = frames.zmq_frame(int(size))
+    clock = Clock(n)
+    with frames.zmq_socket(zmq.PULL) as socket:
+        socket.bind(address)
         say("ready")
-        while True:
+        frames.zmq_take(socket)
+        while not clock.last():
             frames.zmq_take(socket)
-            frames.zmq_give(socket, frame)
 
 
 ROLES = {
     f.__name__: f
     for f in (
-        *(drain, fill, shmps_echo, zmq_echo),
+        *(drain, fill, shmps_frames, zmq_frames),
         *(shmps_send, shmps_receive, aiomqtt_send, aiomqtt_receive, redis_send, redis_receive),
     )
 }
 
 if __name__ == "__main__":
-    if int(sys.argv[1]) >= 0:
-        pin(int(sys.argv[1]))
+    os.sched_setaffinity(0, map(int, sys.argv[1].split(",")))
     work = ROLES[sys.argv[2]](*sys.argv[3:])
     if work is not None:
         asyncio.run(work)

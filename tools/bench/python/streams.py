@@ -35,7 +35,7 @@ ROWS = [
         20,
         ">=",
         "msg/s",
-        note=f"{OURS}; redis-py: PUBLISH in pipelines of 100, listen() with the parser of hiredis, "
+        note=f"{OURS}; redis-py: PUBLISH in pipelines of 100, listen() with hiredis's parser, "
         "redis-server without persistence and limits",
     ),
 ]
