@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -151,16 +152,16 @@ def install(python: str, place: Path) -> None:
     subprocess.run(pip, check=True, timeout=TIMEOUT_S)
 
 
-def programs_of(place: Path) -> set[Path]:
-    """The programs of a folder that run."""
-    running = set()
+def programs_of(place: Path) -> dict[Path, int]:
+    """The programs of a folder that run, and their processes."""
+    running = {}
     for link in Path("/proc").glob("[0-9]*/exe"):
         try:
             program = Path(os.readlink(link))
         except OSError:  # the kernel's, somebody else's, or gone
             continue
         if program.is_relative_to(place):
-            running.add(program)
+            running[program] = int(link.parent.name)
     return running
 
 
@@ -188,12 +189,16 @@ def test_installed_alone_it_works(release: str, clean: str, tmp_path: Path) -> N
         package = Path(program.stdout.readline().strip())
         assert package.is_relative_to(venv)
         # It has started the pubsubd of the wheel, and speaks to it; so does the tool.
-        assert programs_of(venv) == {package / "bin" / "pubsubd"}
+        running = programs_of(venv)
+        assert list(running) == [package / "bin" / "pubsubd"]
+        daemon = os.pidfd_open(running.popitem()[1])
         told = run("shmps", "info", "users/registered", "--json")
         assert '"messages":2' in told.replace(" ", "")
         assert run("python", "-m", "shmps", "ls") == run("shmps", "ls")
         program.stdin.close()
     assert program.returncode == 0
     run("shmps", "stop")
-    assert not programs_of(venv) and not children()
+    ended, _, _ = select.select([daemon], [], [], TIMEOUT_S)
+    os.close(daemon)
+    assert ended and not programs_of(venv) and not children()
     assert run("pubsubd", "--version").split()[-1] == version()
