@@ -49,8 +49,8 @@ class Tap:
         self.count = 0
         self.phases: list[pytest.TestReport] = []
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        print(f"1..{len(items)}", flush=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        print(f"1..{len(session.items)}", flush=True)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
