@@ -23,14 +23,15 @@ static struct copy *copies;
 
 /* Does a child find nothing where the message is? */
 static bool in_ring(const struct message *message) {
-    return !(message->flags & SHMPS_SAMPLE_COPIED) && message->subscriber->sub;
+    return !(message->sample.flags & SHMPS_SAMPLE_COPIED) && message->subscriber->sub;
 }
 
 /* False: no memory. */
 static bool copy_pages(const struct message *message) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t start = (uintptr_t)message->data / page * page;
-    uintptr_t end = ((uintptr_t)message->data + (size_t)message->bytes + page - 1) / page * page;
+    uintptr_t start = (uintptr_t)message->sample.data / page * page;
+    uintptr_t end = ((uintptr_t)message->sample.data + message->sample.bytes + page - 1) / page *
+                    page;
     struct copy *copy = PyMem_Malloc(sizeof *copy);
     if (!copy)
         return false;

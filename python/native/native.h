@@ -187,6 +187,8 @@ struct subscriber {
     int64_t timeout_ns;
     uint64_t lost;                /* not told with a message yet */
     uint32_t flags;               /* likewise */
+    int pending;                  /* an error that ended a batch: told by the next call */
+    bool large;                   /* the last message was: take the next where it lies */
     unsigned n_held;              /* messages whose bytes the library keeps */
     struct message *let_go;       /* freed while a thread was busy: to be released */
     struct {                      /* names of topics as Python's, by the library's pointer */
@@ -203,23 +205,22 @@ struct message {
     struct subscriber *subscriber; /* NULL: the bytes are in `small` */
     struct message *next, *previous; /* of `held_messages`; `next` of `let_go` */
     PyObject *topic;
-    const void *data;
-    Py_ssize_t bytes;
-    uint64_t seq, time_ns, tag, lost, publisher;
-    uint32_t flags;
-    uint32_t hold;
+    struct shmps_sample sample;
     Py_ssize_t views;              /* that are alive */
     unsigned char small[SMALL_BYTES] __attribute__((aligned(16)));
 };
 extern PyTypeObject *MessageType;
 bool message_init(PyObject *module);
-/* A message of a sample just taken; a small one is released. The sample is released on an error,
- * too: NULL with an exception set. */
-PyObject *message_new(struct subscriber *subscriber, struct shmps_sample *sample);
+/* Memory for a message, into which `sample` is to be taken, a small one's bytes into `small`. NULL
+ * with an exception set. */
+struct message *message_room(void);
+/* The message of the sample in it. NULL with an exception set: both are given back. */
+PyObject *message_made(struct subscriber *subscriber, struct message *message);
 /* All whose bytes the library keeps; take one out. */
 extern struct message *held_messages;
 void message_unhold(struct message *message);
-/* Free the memory of a message whose bytes are released. */
+/* Give back that memory; that of a message whose bytes are released. */
+void message_give_back(struct message *message);
 void message_free(struct message *message);
 
 /* How often the process has been forked since the module was loaded. */

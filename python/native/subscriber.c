@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define BATCH 64 /* samples taken in one call of the library */
+#define BATCH 64 /* messages put into a list at once */
 
 static PyTypeObject *SubscriberType;
 
@@ -11,9 +11,8 @@ static PyTypeObject *SubscriberType;
 
 /* No other thread is in the library's handle. */
 static void release(struct subscriber *self, struct message *message) {
-    struct shmps_sample sample = { .hold = message->hold };
     if (self->sub) {
-        shmps_release(self->sub, &sample);
+        shmps_release(self->sub, &message->sample);
     } else if (self->n_held == 0) {
         shmps_kept_free(self->kept);
         self->kept = NULL;
@@ -172,22 +171,67 @@ static void note_loss(struct subscriber *self, const struct shmps_sample *sample
     self->flags |= sample->flags & SHMPS_SAMPLE_EVICTED;
 }
 
+/* The next sample into a message's memory. What is small is read at once into the message; after a
+ * large one it is expected to be large again, and taken where it lies. */
 static int take_one(struct handle *handle, void *context, int64_t timeout_ns) {
     struct subscriber *self = (struct subscriber *)handle;
+    struct message *message = context;
     for (;;) {
-        int result = shmps_take(self->sub, context, timeout_ns);
+        int result = self->pending;
+        self->pending = 0;
+        if (likely(result == 0))
+            result = self->large ? SHMPS_E_SIZE
+                                 : shmps_read(self->sub, message->small, SMALL_BYTES,
+                                              &message->sample, timeout_ns);
+        if (unlikely(result == SHMPS_E_SIZE)) {
+            result = shmps_take(self->sub, &message->sample, timeout_ns);
+            self->large = result == 0 ? message->sample.bytes > SMALL_BYTES : self->large;
+        }
         if (likely(result != SHMPS_LOST))
             return result;
-        note_loss(self, context);
+        note_loss(self, &message->sample);
     }
 }
 
-static PyObject *take(struct subscriber *self, int64_t timeout_ns) {
-    struct shmps_sample sample;
-    int result = call_waiting(&self->handle, take_one, &sample, timeout_ns, false);
-    if (likely(result == 0))
-        return message_new(self, &sample);
+/* What has come of take_one(); NULL: *result says why not, RAISED: an exception is set. */
+static inline PyObject *made(struct subscriber *self, struct message *message, int *result) {
+    if (unlikely(*result != 0)) {
+        message_give_back(message);
+        return NULL;
+    }
+    PyObject *object = message_made(self, message);
+    *result = object ? 0 : RAISED;
+    return object;
+}
+
+/* The next message. */
+static PyObject *next(struct subscriber *self, int64_t timeout_ns, int *ret_result) {
+    struct message *message = message_room();
+    *ret_result = RAISED;
+    if (unlikely(!message))
+        return NULL;
+    *ret_result = call_waiting(&self->handle, take_one, message, timeout_ns, false);
+    return made(self, message, ret_result);
+}
+
+/* The same after another one, since when no other thread has run. */
+static PyObject *one_more(struct subscriber *self, int *ret_result) {
+    struct message *message = message_room();
+    *ret_result = RAISED;
+    if (unlikely(!message))
+        return NULL;
+    *ret_result = take_one(&self->handle, message, 0);
+    return made(self, message, ret_result);
+}
+
+static PyObject *nothing(int result) {
     return raise_result(result, "nothing was published");
+}
+
+static PyObject *take(struct subscriber *self, int64_t timeout_ns) {
+    int result;
+    PyObject *message = next(self, timeout_ns, &result);
+    return likely(message != NULL) ? message : nothing(result);
 }
 
 static PyObject *subscriber_take(PyObject *object, PyObject *const *args, Py_ssize_t n_args,
@@ -203,83 +247,82 @@ static PyObject *subscriber_take(PyObject *object, PyObject *const *args, Py_ssi
     return take(self, timeout_ns);
 }
 
-static PyObject *subscriber_try_take(PyObject *object, PyObject *none) {
-    struct subscriber *self = (struct subscriber *)object;
-    struct shmps_sample sample;
+static PyObject *subscriber_try_take(PyObject *self, PyObject *none) {
+    int result;
+    PyObject *message = next((struct subscriber *)self, 0, &result);
     (void)none;
-    int result = call_waiting(&self->handle, take_one, &sample, 0, false);
-    if (result == 0)
-        return message_new(self, &sample);
+    if (message)
+        return message;
     if (result == SHMPS_EMPTY || result == SHMPS_TIMEOUT)
         Py_RETURN_NONE;
-    return raise_result(result, "nothing was published");
+    return nothing(result);
 }
 
 static PyObject *subscriber_next(PyObject *object) {
     struct subscriber *self = (struct subscriber *)object;
-    struct shmps_sample sample;
-    int result = call_waiting(&self->handle, take_one, &sample, self->timeout_ns, false);
-    if (likely(result == 0))
-        return message_new(self, &sample);
-    return result == CLOSED_HERE ? NULL : raise_result(result, "nothing was published");
+    int result;
+    PyObject *message = next(self, self->timeout_ns, &result);
+    if (likely(message != NULL))
+        return message;
+    return result == CLOSED_HERE ? NULL : nothing(result);
 }
 
 /* ---- batches */
 
-struct batch {
-    struct shmps_sample samples[BATCH];
-    size_t wanted, done;
-};
-
-static int take_some(struct handle *handle, void *context, int64_t timeout_ns) {
-    struct subscriber *self = (struct subscriber *)handle;
-    struct batch *batch = context;
-    for (;;) {
-        int result = shmps_take_batch(self->sub, batch->samples, batch->wanted, SHMPS_UP_TO,
-                                      timeout_ns, &batch->done);
-        if (likely(result != SHMPS_LOST))
-            return result;
-        note_loss(self, &batch->samples[0]);
+/* Messages into a list, at its end; NULL is a new one. False: exception set. */
+static bool append(PyObject **list, PyObject **messages, Py_ssize_t n) {
+    PyObject *more = PyList_New(n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (more)
+            PyList_SetItem(more, i, messages[i]);
+        else
+            Py_DECREF(messages[i]);
     }
+    if (!more)
+        return false;
+    if (likely(!*list)) {
+        *list = more;
+        return true;
+    }
+    Py_ssize_t end = PyList_Size(*list);
+    int failed = PyList_SetSlice(*list, end, end, more);
+    Py_DECREF(more);
+    return failed == 0;
 }
 
-/* Messages of all samples of a batch into the list. After an error the rest is released. */
-static bool add_messages(struct subscriber *self, struct batch *batch, PyObject *list) {
-    for (size_t i = 0; i < batch->done; i++) {
-        PyObject *message = message_new(self, &batch->samples[i]);
-        int failed = message ? PyList_Append(list, message) : -1;
-        Py_XDECREF(message);
-        if (unlikely(failed < 0)) {
-            shmps_release_batch(self->sub, batch->samples + i + 1, batch->done - i - 1);
-            return false;
-        }
+/* Up to n messages, at most BATCH; waits for the first. 0: all of them, else why not. */
+static int take_some(struct subscriber *self, int64_t timeout_ns, size_t n, PyObject **ret,
+                     size_t *ret_n) {
+    int result;
+    size_t k = 0;
+    PyObject *message = next(self, timeout_ns, &result);
+    while (message) {
+        ret[k++] = message;
+        if (k == n)
+            break;
+        message = one_more(self, &result);
     }
-    return true;
+    *ret_n = k;
+    return result;
 }
 
+/* What ends a batch is told by the next call, unless there is nothing else to tell. */
 static PyObject *take_batch(struct subscriber *self, size_t n, int64_t timeout_ns) {
-    PyObject *list = PyList_New(0);
-    size_t taken = 0;
+    PyObject *messages[BATCH], *list = NULL;
     int result = 0;
-    while (list && taken < n) {
-        struct batch batch;
-        batch.wanted = n - taken < BATCH ? n - taken : BATCH;
-        result = call_waiting(&self->handle, take_some, &batch, taken == 0 ? timeout_ns : 0,
-                              false);
-        if (result == RAISED || (result != 0 && taken == 0)) {
-            Py_DECREF(list);
-            return raise_result(result, "nothing was published");
-        }
-        if (result != 0)
-            break; /* what there is; an error is told by the next call */
-        if (!add_messages(self, &batch, list)) {
-            Py_DECREF(list);
+    while (result == 0 && n > 0) {
+        size_t done;
+        result = take_some(self, list ? 0 : timeout_ns, n < BATCH ? n : BATCH, messages, &done);
+        if (done == 0 && !list)
+            return nothing(result);
+        if (!append(&list, messages, (Py_ssize_t)done) || result == RAISED) {
+            Py_CLEAR(list);
             return NULL;
         }
-        taken += batch.done;
-        if (batch.done < batch.wanted)
-            break;
+        n -= done;
     }
+    if (result < 0 && result != CLOSED_HERE)
+        self->pending = result;
     return list;
 }
 

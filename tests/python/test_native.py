@@ -228,6 +228,15 @@ def test_batches(pair: Pair) -> None:
         subscriber.take_batch(0)
 
 
+def test_small_and_large_ones_take_turns(pair: Pair) -> None:
+    publisher, subscriber = pair
+    sent = [bytes([i]) * size for i, size in enumerate([1, 5000, 256, 257, 9000, 0, 5000, 3] * 5)]
+    publisher.publish_batch(sent)
+    assert [m.copy() for m in subscriber.take_batch(3)] == sent[:3]
+    assert [subscriber.take().copy() for _ in range(9)] == sent[3:12]
+    assert [bytes(m) for m in subscriber.take_batch(100)] == sent[12:]
+
+
 def test_full_for_single_messages_and_batches(bus: _native.Connection) -> None:
     publisher = _native.Publisher(bus, "a", depth=8)
     subscriber = _native.Subscriber(bus, "a", delivery="reliable")
