@@ -166,6 +166,52 @@ def test_a_stalled_subscriber_stalls_its_topic_only_and_nobody_waits(bus_env: Bu
     stalled.loop_stop()
 
 
+def test_what_waits_goes_where_there_is_room(bus_env: Bus) -> None:
+    stalled = mqtt.Client(V2)
+    stalled.connect("localhost")
+    stalled.subscribe("slow", 1)  # and its loop does not run
+    with running() as client, running() as late:
+        block = threading.Event()
+        late.message_callback_add("late", lambda c, u, m: (block.wait(WAIT_S), late.got.append(1)))
+        late.subscribe("late", 1)
+        for number in range(3000):
+            client.publish("slow", number, 1)
+            client.publish("late", number, 1)
+        assert len(late.got) == 0
+        block.set()
+        until(lambda: len(late.got) == 3000)
+        stalled.disconnect()
+
+
+def test_a_message_found_late_keeps_its_place(bus_env: Bus) -> None:
+    """What is published on one topic while another one is looked at."""
+    with running() as sender:
+        client = mqtt.Client(V2)
+        got: list[str] = []
+        client.on_message = lambda c, u, m: got.append(m.topic)
+        client.connect("localhost")
+        client.subscribe([("a", 1), ("b", 1)])
+        client.loop(0)
+        assert client._inbox is not None
+        first = client._inbox._subscriptions["a"]
+        real = first.subscriber
+
+        class Watched:
+            """Is found empty, and at once no more is."""
+
+            def try_take(self) -> None:
+                first.subscriber = real
+                assert real.try_take() is None
+                sender.publish("a", "before", 1).wait_for_publish(WAIT_S)
+                sender.publish("b", "after", 1).wait_for_publish(WAIT_S)
+
+        first.subscriber = Watched()  # type: ignore[assignment]
+        while len(got) < 2:
+            client.loop(1)
+        assert got == ["a", "b"]
+        client.disconnect()
+
+
 def test_a_client_without_a_loop_may_fill_its_own_subscription(bus_env: Bus) -> None:
     client = mqtt.Client(V2)
     got: list[bytes] = []

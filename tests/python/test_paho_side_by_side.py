@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import SOURCE, Bus
-from mqtt import HOST, PAHO1, mosquitto, run
+from mqtt import HOST, MOSQUITTO, PAHO1, mosquitto, run
 
 PROGRAMS = Path(__file__).with_name("paho_programs.py")
 EXAMPLES = SOURCE / "examples" / "python"
@@ -51,7 +51,9 @@ def printed(broker: int, module_bus_env: Bus) -> Printed:
 
 
 def names() -> list[str]:
-    return re.findall(r"@program\ndef (\w+)", PROGRAMS.read_text())
+    """One that is skipped where there is no broker, as tests/skips.txt has it."""
+    found = re.findall(r"@program\ndef (\w+)", PROGRAMS.read_text())
+    return found if MOSQUITTO else ["everything"]
 
 
 def compare(name: str, real: dict[str, str], ours: dict[str, str]) -> None:
