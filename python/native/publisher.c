@@ -165,22 +165,31 @@ static bool view_of(PyObject *data, Py_buffer *ret) {
     return PyObject_GetBuffer(data, ret, PyBUF_SIMPLE) == 0;
 }
 
+static PyObject *publish_view(struct publisher *self, const struct one *one, int64_t timeout_ns) {
+    struct handle *handle = &self->handle;
+    bool heavy = one->bytes >= HEAVY_BYTES;
+    if (likely(!heavy && !handle->busy && !handle->closed)) { /* as call_waiting() begins */
+        int result = shmps_publish(self->pub, one->data, one->bytes, one->tag, 0);
+        if (likely(result <= 0 || timeout_ns == 0))
+            return published(result);
+    }
+    return published(call_waiting(handle, publish_one, (void *)(uintptr_t)one, timeout_ns, heavy));
+}
+
 static PyObject *publish(struct publisher *self, PyObject *data, uint64_t tag,
                          int64_t timeout_ns) {
     struct one one = { .tag = tag };
     Py_buffer view;
     if (likely(PyBytes_CheckExact(data))) { /* who calls holds it, and it does not change */
         one.data = PyBytes_AsString(data);
-        one.bytes = (size_t)PyBytes_Size(data);
-        return published(call_waiting(&self->handle, publish_one, &one, timeout_ns,
-                                      one.bytes >= HEAVY_BYTES));
+        one.bytes = (size_t)Py_SIZE(data);
+        return publish_view(self, &one, timeout_ns);
     }
     if (!view_of(data, &view))
         return NULL;
     one.data = view.buf;
     one.bytes = (size_t)view.len;
-    PyObject *result = published(call_waiting(&self->handle, publish_one, &one, timeout_ns,
-                                              one.bytes >= HEAVY_BYTES));
+    PyObject *result = publish_view(self, &one, timeout_ns);
     PyBuffer_Release(&view);
     return result;
 }
