@@ -10,6 +10,7 @@
 #ifndef SHMPS_TESTS_UNIT_RIG_H
 #define SHMPS_TESTS_UNIT_RIG_H
 
+#include "invariants.h"
 #include "support.h"
 
 #include "base/error.h"
@@ -172,39 +173,6 @@ static inline void rig_observer(struct rig *rig, struct ring_reader *ret) {
 }
 
 /* ---- invariants */
-
-/* I1, I2 and where each block is: free, owned, set aside or loaned, exactly once. NULL, or what
- * does not hold. */
-static inline const char *what_is_wrong(const struct ring_publisher *p) {
-    uint64_t low = atomic_load_relaxed(&p->ring->low), head = atomic_load_relaxed(&p->ring->head);
-    unsigned char *seen;
-    const char *wrong = NULL;
-    if (low != p->low || low > head || head > p->head)
-        return "low <= head does not hold for who looks";
-    if (p->head > p->limit || p->limit > p->low + p->g.depth)
-        return "head <= limit <= low + depth does not hold";
-    if (p->g.blocks == 0)
-        return NULL;
-    if (p->n_free + (p->loaned != RING_NO_BLOCK) < p->limit - p->head + 1)
-        return "there are fewer free blocks than may be claimed";
-    seen = calloc(1, p->g.blocks);
-    if (seen == NULL)
-        return "no memory";
-    for (uint32_t i = 0; i < p->n_free; i++)
-        seen[p->free_blocks[i]]++;
-    for (uint32_t i = 0; i < p->n_aside; i++)
-        seen[p->aside[i].block]++;
-    for (uint32_t i = 0; i < p->g.depth; i++)
-        if (p->owner[i] != RING_NO_BLOCK)
-            seen[p->owner[i]]++;
-    if (p->loaned != RING_NO_BLOCK)
-        seen[p->loaned]++;
-    for (uint32_t i = 0; i < p->g.blocks; i++)
-        if (seen[i] != 1)
-            wrong = seen[i] == 0 ? "a block is nowhere" : "a block is in two places";
-    free(seen);
-    return wrong;
-}
 
 static inline void rig_check(const struct rig *rig) {
     const char *wrong = what_is_wrong(&rig->p);

@@ -1,0 +1,39 @@
+/* proof/world.h - the machine around the real sources of ring and client: segments in private
+ * memory, futexes and barriers of the checker, a session that never breaks, and pubsubd's part as
+ * far as it touches rings, readers and roster, in pubsubd's order.
+ *
+ * Steps are: accesses to rings and readers segments but for identity, geometry and counters; to
+ * the generations and the cells of the roster; and, where they change in a run, to the records of
+ * the directory. */
+#ifndef SHMPS_TESTS_PROOF_WORLD_H
+#define SHMPS_TESTS_PROOF_WORLD_H
+
+#include "client/client.h"
+
+#define TOPIC "t"
+
+/* A new scene: an empty directory with one topic. `mode`: of the rings to come. */
+void world_open(enum ring_mode mode, uint32_t patience_ms);
+/* Accesses to the records of the directory are steps too: where they change in a run. Texts, which
+ * do not, are none. */
+void world_share_records(void);
+/* A connection; whose process can call membarrier, or not. `pid`: as pubsubd knows it. */
+struct shmps *world_connect(int32_t pid, bool barriers);
+/* Is it set up? Then each run begins here. */
+void world_save(void);
+void world_restore(void);
+
+/* pubsubd learns that a process has ended. */
+void world_reap(int32_t pid);
+
+/* Where all segments lie. */
+char *world_arena(size_t *ret_bytes);
+
+/* The ring number i, in order of birth, for who looks when nobody runs. */
+const struct ring_header *world_ring(uint32_t i, size_t *ret_bytes);
+uint32_t world_rings(void);
+
+/* Provided by the roles: has the process ended? */
+bool pid_has_ended(int32_t pid);
+
+#endif
