@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define SLICE_NS INT64_C(100000000)
+#define SHORT_NS INT64_C(2000000) /* while others want their turn */
 #define OUTCOMES 8
 #define ERRORS 32
 
@@ -48,6 +49,15 @@ bool call_init(void) {
     return PublisherStats && SubscriberStats && Event && know_errors();
 }
 
+/* What is cut off, or comes from the environment, need not be UTF-8. */
+static void raise_detail(PyObject *kind) {
+    const char *detail = shmps_error_detail();
+    PyObject *text = PyUnicode_DecodeUTF8(detail, (Py_ssize_t)strlen(detail), "replace");
+    if (text)
+        PyErr_SetObject(kind, text);
+    Py_XDECREF(text);
+}
+
 PyObject *raise_result(int result, const char *what) {
     if (result == RAISED)
         return NULL;
@@ -63,7 +73,7 @@ PyObject *raise_result(int result, const char *what) {
     else if (result == SHMPS_EMPTY)
         kind = outcomes[SHMPS_TIMEOUT];
     if (result < 0)
-        PyErr_SetString(kind, shmps_error_detail());
+        raise_detail(kind);
     else
         PyErr_Format(kind, "the time is over: %s", what);
     return NULL;
@@ -158,6 +168,18 @@ const char *name_from(PyObject *object) {
     return name;
 }
 
+bool u64_from(PyObject *object, uint64_t *ret) {
+    PyObject *number = PyNumber_Index(object);
+    if (!number)
+        return false;
+    uint64_t value = PyLong_AsUnsignedLongLong(number);
+    Py_DECREF(number);
+    if (value == UINT64_MAX && PyErr_Occurred())
+        return false;
+    *ret = value;
+    return true;
+}
+
 bool fits_u32(const char *what, long long value, uint32_t *ret) {
     *ret = (uint32_t)value;
     if (value >= 0 && value < UINT32_MAX)
@@ -184,17 +206,40 @@ static bool is_busy(const struct handle *handle) {
     return handle->busy && handle->forks == forks;
 }
 
-static int turn_wait(struct handle *handle, uint64_t deadline_ns) {
+/* Has the thread that is in a slice found nothing of what is wanted here, too, and the time for it
+ * is over? Then there is no need to look. Else a slice soon ends. */
+static bool in_vain(const struct handle *handle, uint64_t deadline_ns, unsigned how) {
+    return handle->sleeps && !(how & APART) && now_ns() >= deadline_ns;
+}
+
+/* As the interpreter ends, daemon threads never come back from a slice. */
+static bool interpreter_ends(void) {
+    PyObject *is_finalizing = PySys_GetObject("is_finalizing");
+    PyObject *answer = is_finalizing ? PyObject_CallNoArgs(is_finalizing) : NULL;
+    bool ends = answer != Py_False;
+    if (!answer)
+        PyErr_Clear();
+    Py_XDECREF(answer);
+    return ends;
+}
+
+static int turn_wait(struct handle *handle, uint64_t deadline_ns, unsigned how) {
     while (is_busy(handle)) {
+        if (in_vain(handle, deadline_ns, how))
+            return SHMPS_TIMEOUT;
         int64_t left = left_of(deadline_ns);
         if (left <= 0)
-            return SHMPS_TIMEOUT;
+            left = SLICE_NS;
+        PyLockStatus slice;
         handle->waiting++;
         Py_BEGIN_ALLOW_THREADS
-        if (PyThread_acquire_lock_timed(handle->lock, left / 1000 + 1, 0) == PY_LOCK_ACQUIRED)
+        slice = PyThread_acquire_lock_timed(handle->lock, left / 1000 + 1, 0);
+        if (slice == PY_LOCK_ACQUIRED)
             PyThread_release_lock(handle->lock);
         Py_END_ALLOW_THREADS
         handle->waiting--;
+        if (slice == PY_LOCK_ACQUIRED && is_busy(handle) && interpreter_ends())
+            handle->busy = false;
         if (PyErr_CheckSignals() < 0)
             return RAISED;
     }
@@ -202,7 +247,7 @@ static int turn_wait(struct handle *handle, uint64_t deadline_ns) {
 }
 
 bool turn_take_last(struct handle *handle) {
-    return !is_busy(handle) || turn_wait(handle, UINT64_MAX) == 0;
+    return !is_busy(handle) || turn_wait(handle, UINT64_MAX, 0) == 0;
 }
 
 bool turn_take(struct handle *handle) {
@@ -237,9 +282,11 @@ void slice_end(struct handle *handle) {
         PyThread_release_lock(handle->lock);
 }
 
-static int slice(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns) {
+static int slice(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns,
+                 bool sleeps) {
     int result;
     handle->busy = true;
+    handle->sleeps = sleeps;
     Py_BEGIN_ALLOW_THREADS
     slice_begin(handle);
     result = call(handle, context, timeout_ns);
@@ -251,31 +298,40 @@ static int slice(struct handle *handle, waiting_call call, void *context, int64_
 }
 
 int call_waiting(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns,
-                 bool heavy) {
+                 unsigned how) {
     uint64_t deadline = 0;
+    int64_t longest = SLICE_NS;
+    if (unlikely(handle->waiting > 0) && !is_busy(handle))
+        give_way(handle); /* they have been here before */
     for (bool first = true;; first = false) {
         if (unlikely(is_busy(handle))) {
             if (deadline == 0)
                 deadline = deadline_of(timeout_ns);
-            int turn = turn_wait(handle, deadline);
+            int turn = turn_wait(handle, deadline, how);
             if (turn != 0)
                 return turn;
         }
         if (unlikely(handle->closed))
             return CLOSED_HERE;
-        if (first && !heavy) {
-            int result = call(handle, context, 0);
+        if (first) {
+            int result = how & HEAVY ? slice(handle, call, context, 0, false)
+                                     : call(handle, context, 0);
             if (over(result) || timeout_ns == 0)
                 return result;
+            if (how & HEAVY)
+                continue; /* a slice has passed: others may be in, or have closed it */
         }
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
         int64_t left = left_of(deadline);
-        int result = slice(handle, call, context, left > 0 ? left : 0);
+        if (left > longest)
+            left = longest;
+        int result = slice(handle, call, context, left > 0 ? left : 0, !(how & APART));
         if (over(result) || left <= 0)
             return result;
         if (PyErr_CheckSignals() < 0)
             return RAISED;
+        longest = handle->waiting > 0 ? SHORT_NS : longest < SLICE_NS ? 2 * longest : SLICE_NS;
         give_way(handle);
     }
 }
@@ -297,7 +353,7 @@ PyObject *wait_for_others(struct handle *handle, const char *name, PyObject *con
         if ((value == -1 && PyErr_Occurred()) || !fits_u32("n", value, &n))
             return NULL;
     }
-    int result = call_waiting(handle, call, &n, timeout_ns, false);
+    int result = call_waiting(handle, call, &n, timeout_ns, APART);
     if (result != 0)
         return raise_result(result, what);
     Py_RETURN_NONE;
@@ -319,7 +375,7 @@ PyObject *wait_for_event(struct handle *handle, PyObject *const *args, Py_ssize_
     if (!take_arguments("event", args, n_args, keywords, names, 1, 0, 1, values) ||
         !timeout_from(values[0], &timeout_ns))
         return NULL;
-    int result = call_waiting(handle, call, &event, timeout_ns, false);
+    int result = call_waiting(handle, call, &event, timeout_ns, APART);
     if (result != 0)
         return raise_result(result, "nobody has come or gone");
     unsigned index = (unsigned)event.kind < LENGTH(kinds) ? (unsigned)event.kind : 0;

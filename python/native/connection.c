@@ -44,17 +44,21 @@ bool handle_init(struct handle *handle, PyObject *connection, const struct handl
     return handle->lock != NULL;
 }
 
-bool handle_enlist(struct handle *handle) {
+void handle_relist(struct handle *handle) {
     struct handle *all = &handle->connection->handles;
-    if (handle->connection->closed) {
-        raise_result(CLOSED_HERE, "the connection");
-        return false;
-    }
     handle->closed = false;
     handle->previous = all;
     handle->next = all->next;
     all->next->previous = handle;
     all->next = handle;
+}
+
+bool handle_enlist(struct handle *handle) {
+    if (handle->connection->closed) {
+        raise_result(CLOSED_HERE, "the connection");
+        return false;
+    }
+    handle_relist(handle);
     return true;
 }
 
@@ -137,6 +141,10 @@ static PyObject *connection_close(PyObject *object, PyObject *none) {
     int result = 0;
     while (result == 0 && self->handles.next != &self->handles) {
         struct handle *handle = self->handles.next;
+        if (Py_REFCNT(OBJECT(handle)) == 0) { /* it ends, and what it calls meanwhile is here */
+            handle_unlist(handle);
+            continue;
+        }
         Py_INCREF(OBJECT(handle));
         result = handle->kind->close(handle);
         Py_DECREF(OBJECT(handle));

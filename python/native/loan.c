@@ -5,6 +5,7 @@
 #include "native.h"
 
 static PyTypeObject *LoanType;
+struct loan *open_loans;
 
 PyObject *loan_new(struct publisher *publisher, void *data, Py_ssize_t bytes, uint64_t tag) {
     struct loan *self = (struct loan *)PyType_GenericAlloc(LoanType, 0);
@@ -16,11 +17,25 @@ PyObject *loan_new(struct publisher *publisher, void *data, Py_ssize_t bytes, ui
     self->bytes = self->size = bytes;
     self->tag = tag;
     publisher->loan = self;
+    self->next = open_loans;
+    if (self->next)
+        self->next->previous = self;
+    open_loans = self;
     return (PyObject *)self;
+}
+
+static void unlist(struct loan *self) {
+    if (self->next)
+        self->next->previous = self->previous;
+    if (self->previous)
+        self->previous->next = self->next;
+    else
+        open_loans = self->next;
 }
 
 static void end(struct loan *self, bool discard) {
     struct publisher *publisher = self->publisher;
+    unlist(self);
     publisher->loan = NULL;
     self->publisher = NULL;
     if (discard)
@@ -96,11 +111,26 @@ static bool release_view(struct loan *self) {
     return self->views == 0;
 }
 
-static PyObject *publish(struct loan *self) {
-    struct publisher *publisher = self->publisher;
-    if (!turn_take(&publisher->handle))
-        return NULL;
-    int result = shmps_publish_loan(publisher->pub, (size_t)self->size, self->tag);
+static PyObject *ended(void) {
+    return raise_result(CLOSED_HERE, "the publisher, and the loan with it");
+}
+
+static PyObject *still_seen(void) {
+    PyErr_SetString(PyExc_BufferError,
+                    "a view of the loan is still alive, and could change what is published: "
+                    "delete it (also numpy arrays on it) before the `with` block ends; nothing "
+                    "was published");
+    return NULL;
+}
+
+static PyObject *publish_now(struct loan *self) {
+    if (!self->publisher) /* while it waited for its turn */
+        return ended();
+    if (self->views > 0 || self->given_up) {
+        give_up(self);
+        return still_seen();
+    }
+    int result = shmps_publish_loan(self->publisher->pub, (size_t)self->size, self->tag);
     if (result != 0) {
         raise_result(result, "publishing a loan");
         give_up(self);
@@ -110,13 +140,25 @@ static PyObject *publish(struct loan *self) {
     Py_RETURN_NONE;
 }
 
+static PyObject *publish(struct loan *self) {
+    struct publisher *publisher = self->publisher;
+    PyObject *done = NULL;
+    Py_INCREF(OBJECT(publisher));
+    if (turn_take(&publisher->handle))
+        done = publish_now(self);
+    else
+        give_up(self);
+    Py_DECREF(OBJECT(publisher));
+    return done;
+}
+
 static PyObject *loan_exit(PyObject *object, PyObject *const *args, Py_ssize_t n_args) {
     struct loan *self = (struct loan *)object;
     bool failed = n_args > 0 && args[0] != Py_None;
     if (!self->publisher) {
         if (failed)
             Py_RETURN_NONE;
-        return raise_result(CLOSED_HERE, "the publisher, and the loan with it");
+        return ended();
     }
     bool alone = release_view(self);
     if (alone && !failed && !self->given_up)
@@ -124,11 +166,7 @@ static PyObject *loan_exit(PyObject *object, PyObject *const *args, Py_ssize_t n
     give_up(self);
     if (failed)
         Py_RETURN_NONE;
-    PyErr_SetString(PyExc_BufferError,
-                    "a view of the loan is still alive, and could change what is published: "
-                    "delete it (also numpy arrays on it) before the `with` block ends; nothing "
-                    "was published");
-    return NULL;
+    return still_seen();
 }
 
 /* ---- attributes */
@@ -141,7 +179,7 @@ static PyObject *loan_size(PyObject *self, void *none) {
 static int loan_set_size(PyObject *object, PyObject *value, void *none) {
     struct loan *self = (struct loan *)object;
     (void)none;
-    Py_ssize_t size = value ? PyLong_AsSsize_t(value) : -1;
+    Py_ssize_t size = value ? PyNumber_AsSsize_t(value, PyExc_OverflowError) : -1;
     if (size >= 0 && size <= self->bytes) {
         self->size = size;
         return 0;
@@ -162,11 +200,7 @@ static int loan_set_tag(PyObject *self, PyObject *value, void *none) {
         PyErr_SetString(PyExc_AttributeError, "a loan always has a tag");
         return -1;
     }
-    uint64_t tag = PyLong_AsUnsignedLongLong(value);
-    if (tag == UINT64_MAX && PyErr_Occurred())
-        return -1;
-    ((struct loan *)self)->tag = tag;
-    return 0;
+    return u64_from(value, &((struct loan *)self)->tag) ? 0 : -1;
 }
 
 static PyGetSetDef loan_attributes[] = {

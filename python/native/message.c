@@ -22,12 +22,11 @@ struct message *message_room(void) {
         n_spare--;
         return self;
     }
-    self = PyObject_Malloc(sizeof *self);
-    if (!self) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    return (struct message *)PyObject_Init(OBJECT(self), MessageType);
+    int collects = PyGC_Disable(); /* what it runs could close the subscriber amid a batch */
+    self = PyObject_GC_New(struct message, MessageType);
+    if (collects)
+        PyGC_Enable();
+    return self;
 }
 
 void message_give_back(struct message *self) {
@@ -36,7 +35,7 @@ void message_give_back(struct message *self) {
         spare = self;
         n_spare++;
     } else {
-        PyObject_Free(self);
+        PyObject_GC_Del(self);
         Py_DECREF(OBJECT(MessageType));
     }
 }
@@ -48,10 +47,19 @@ void message_free(struct message *self) {
 
 static void message_dealloc(PyObject *object) {
     struct message *self = (struct message *)object;
-    if (likely(!self->subscriber))
+    if (likely(!self->subscriber)) {
         message_free(self);
-    else
-        subscriber_let_go(self->subscriber, self);
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    subscriber_let_go(self->subscriber, self);
+}
+
+/* One without a subscriber is never looked at: it refers to nothing. */
+static int message_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((struct message *)object)->subscriber);
+    return 0;
 }
 
 /* ---- making one */
@@ -79,6 +87,7 @@ static void hold(struct message *self, struct subscriber *subscriber) {
     if (self->next)
         self->next->previous = self;
     held_messages = self;
+    PyObject_GC_Track(self);
 }
 
 void message_unhold(struct message *self) {
@@ -239,6 +248,7 @@ static const char message_doc[] =
 static PyType_Slot message_slots[] = {
     { Py_tp_doc, (void *)(uintptr_t)message_doc },
     { Py_tp_dealloc, message_dealloc },
+    { Py_tp_traverse, message_traverse },
     { Py_tp_repr, message_repr },
     { Py_tp_methods, message_methods },
     { Py_tp_getset, message_attributes },
@@ -251,7 +261,7 @@ static PyType_Slot message_slots[] = {
 static PyType_Spec message_spec = {
     .name = "shmps._native.Message",
     .basicsize = sizeof(struct message),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_GC,
     .slots = message_slots,
 };
 

@@ -5,13 +5,13 @@
  *     connection.c  Connection
  *     publisher.c   Publisher; loan.c: Loan
  *     subscriber.c  Subscriber; message.c: Message, and what keeps its bytes
- *     fork.c        what a forked child still sees of its parent's messages
+ *     fork.c        what a forked child still sees of its parent's messages and loans
  *
  * Everything here is guarded by the interpreter's lock (GIL), which is let go only in a call of
  * the library that may wait or copies much: `busy` tells that a thread is in such a call, and all
  * others stay away from the library's handle until it is done. Such a call is cut into slices of
  * 100 ms, as the library's own sleeps are, so that Ctrl-C, close() and messages let go of
- * meanwhile are seen to.
+ * meanwhile are seen to; into shorter ones while others want their turn.
  *
  * Only the stable ABI of CPython 3.11 is used; the module has one state for the process. */
 #ifndef SHMPS_PYTHON_NATIVE_H
@@ -57,12 +57,14 @@ bool take_arguments(const char *function, PyObject *const *args, Py_ssize_t n_ar
 const char *name_from(PyObject *object);
 /* An option's number as the library's; false with an exception set. */
 bool fits_u32(const char *what, long long value, uint32_t *ret);
+/* An int, or what stands for one (numpy's), of 64 bits; false with an exception set. */
+bool u64_from(PyObject *object, uint64_t *ret);
 /* One of the words, as its index; false with an exception set. */
 bool word_index(const char *what, const char *word, const char *const words[], int n, int *ret);
 
 struct handle;
 struct handle_kind {
-    int (*close)(struct handle *);     /* close(): 0 or RAISED */
+    int (*close)(struct handle *);     /* close(): 0 or RAISED. Unlists it first */
     void (*catch_up)(struct handle *); /* with what was put off while a thread was busy */
 };
 
@@ -76,15 +78,20 @@ struct handle {
     unsigned forks;                 /* of the process that opened it */
     unsigned waiting;               /* threads that wait for their turn */
     bool busy;                      /* a thread is in a slice */
+    bool sleeps;                    /* there it waits for the next, and none was there before */
     bool closed;                    /* close() was called: it is not used any more */
 };
 
 /* One call of the library on a handle, 0 <= timeout_ns. */
 typedef int (*waiting_call)(struct handle *handle, void *context, int64_t timeout_ns);
-/* Make the call in turn, and wait in slices. heavy: not even the first try is quick. Returns what
- * it said at last, or RAISED. */
+/* How to make it. */
+#define QUICK 0U /* it takes a moment only, unless it waits */
+#define HEAVY 1U /* not even then */
+#define APART 2U /* it waits for something else than those who take the next, or publish one */
+/* Make the call in turn, and wait in slices. Returns what it said at last, or RAISED. It is made
+ * once at least, unless who has the turn waits for the same, and the time is over. */
 int call_waiting(struct handle *handle, waiting_call call, void *context, int64_t timeout_ns,
-                 bool heavy);
+                 unsigned how);
 /* Wait until no other thread is in a slice. True: the handle may be used until the GIL is let go.
  * False: exception set (closed, or a signal's handler has raised). */
 bool turn_take(struct handle *handle);
@@ -138,6 +145,8 @@ bool handle_init(struct handle *handle, PyObject *connection, const struct handl
  * with an exception set, and nothing is enlisted. */
 bool handle_enlist(struct handle *handle);
 void handle_unlist(struct handle *handle);
+/* It could not be closed: as it was. */
+void handle_relist(struct handle *handle);
 /* The end of an object: its lock and its reference to the connection. */
 void handle_free(struct handle *handle);
 int handle_traverse(struct handle *handle, visitproc visit, void *arg);
@@ -150,6 +159,7 @@ struct publisher {
     struct shmps_publisher *pub; /* NULL: closed */
     PyObject *topic;
     uint64_t id;
+    uint64_t fits;               /* a message so large needs no larger ring */
     struct loan *loan;           /* the open one, which refers to this */
     bool discard;                /* the open loan has been given up while a thread was busy */
 };
@@ -167,7 +177,9 @@ struct loan {
     Py_ssize_t views;            /* that are alive */
     PyObject *view;              /* what __enter__ gave out */
     bool given_up;               /* discarded as soon as no view is alive */
+    struct loan *next, *previous; /* of `open_loans` */
 };
+extern struct loan *open_loans;  /* those with a publisher */
 bool loan_init(PyObject *module);
 PyObject *loan_new(struct publisher *publisher, void *data, Py_ssize_t bytes, uint64_t tag);
 /* The publisher closes, and the loan with it. */

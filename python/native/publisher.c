@@ -24,11 +24,11 @@ static int publisher_close(struct handle *handle) {
     if (handle->closed)
         return 0;
     handle->closed = true;
+    handle_unlist(handle);
     if (!turn_take_last(handle)) {
-        handle->closed = false;
+        handle_relist(handle);
         return RAISED;
     }
-    handle_unlist(handle);
     if (self->loan) {
         self->loan->given_up = true;
         if (self->loan->views > 0)
@@ -65,6 +65,7 @@ static PyObject *opened(struct publisher *self, int result) {
     if (result == 0)
         result = shmps_publisher_stats(self->pub, &stats);
     self->id = stats.id;
+    self->fits = stats.message_bytes;
     if (result != 0)
         raise_result(result, "opening");
     if (result == 0 && handle_enlist(&self->handle))
@@ -98,19 +99,18 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
                              "timestamps", "wait",  "history", NULL };
     static const char *const waits[] = { "default", "spin", "sleep" };
     struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
-    PyObject *connection, *topic;
-    unsigned long long message_bytes = 0;
+    PyObject *connection, *topic, *message_bytes = NULL;
     int timestamps = 1;
     long long depth = 0, pins = 0, history = 0;
     const char *wait = "default";
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$LLKpsL:Publisher", KEYWORDS(names),
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$LLOpsL:Publisher", KEYWORDS(names),
                                      &connection, &topic, &depth, &pins, &message_bytes,
                                      &timestamps, &wait, &history) ||
         !word_index("wait", wait, waits, LENGTH(waits), &options.wait) ||
         !fits_u32("depth", depth, &options.depth) || !fits_u32("pins", pins, &options.pins) ||
-        !fits_u32("history", history, &options.history))
+        !fits_u32("history", history, &options.history) ||
+        (message_bytes && !u64_from(message_bytes, &options.message_bytes)))
         return NULL;
-    options.message_bytes = message_bytes;
     options.timestamps = timestamps ? SHMPS_TIMESTAMPS_ON : SHMPS_TIMESTAMPS_OFF;
     struct publisher *self = (struct publisher *)PyType_GenericAlloc(type, 0);
     if (!self)
@@ -165,15 +165,31 @@ static bool view_of(PyObject *data, Py_buffer *ret) {
     return PyObject_GetBuffer(data, ret, PyBUF_SIMPLE) == 0;
 }
 
+/* What needs a larger ring asks pubsubd for it, and waits for its answer. */
+static int call_for_room(struct publisher *self, waiting_call call, void *context, size_t bytes,
+                         int64_t timeout_ns, bool heavy) {
+    bool grows = bytes > self->fits;
+    int result = call_waiting(&self->handle, call, context, timeout_ns,
+                              heavy || grows ? HEAVY : QUICK);
+    if (unlikely(grows) && result == 0)
+        self->fits = bytes;
+    return result;
+}
+
+static bool is_free(const struct handle *handle) {
+    return !handle->busy && handle->waiting == 0 && !handle->closed;
+}
+
 static PyObject *publish_view(struct publisher *self, const struct one *one, int64_t timeout_ns) {
-    struct handle *handle = &self->handle;
     bool heavy = one->bytes >= HEAVY_BYTES;
-    if (likely(!heavy && !handle->busy && !handle->closed)) { /* as call_waiting() begins */
+    if (likely(!heavy && one->bytes <= self->fits && is_free(&self->handle))) {
+        /* as call_waiting() begins */
         int result = shmps_publish(self->pub, one->data, one->bytes, one->tag, 0);
         if (likely(result <= 0 || timeout_ns == 0))
             return published(result);
     }
-    return published(call_waiting(handle, publish_one, (void *)(uintptr_t)one, timeout_ns, heavy));
+    return published(call_for_room(self, publish_one, (void *)(uintptr_t)one, one->bytes,
+                                   timeout_ns, heavy));
 }
 
 static PyObject *publish(struct publisher *self, PyObject *data, uint64_t tag,
@@ -194,11 +210,6 @@ static PyObject *publish(struct publisher *self, PyObject *data, uint64_t tag,
     return result;
 }
 
-static bool tag_from(PyObject *object, uint64_t *ret) {
-    *ret = PyLong_AsUnsignedLongLong(object);
-    return *ret != UINT64_MAX || !PyErr_Occurred();
-}
-
 static PyObject *publisher_publish(PyObject *self, PyObject *const *args, Py_ssize_t n_args,
                                    PyObject *keywords) {
     static const char *const names[] = { "data", "tag", "timeout" };
@@ -208,7 +219,7 @@ static PyObject *publisher_publish(PyObject *self, PyObject *const *args, Py_ssi
     if (likely(n_args == 1 && !keywords))
         return publish((struct publisher *)self, args[0], 0, SHMPS_FOREVER);
     if (!take_arguments("publish", args, n_args, keywords, names, 3, 1, 3, values) ||
-        !timeout_from(values[2], &timeout_ns) || (values[1] && !tag_from(values[1], &tag)))
+        !timeout_from(values[2], &timeout_ns) || (values[1] && !u64_from(values[1], &tag)))
         return NULL;
     return publish((struct publisher *)self, values[0], tag, timeout_ns);
 }
@@ -240,7 +251,8 @@ static PyObject *publish_batch(struct publisher *self, struct batch *batch, int6
             uint64_t now = now_ns();
             left = now < deadline ? (int64_t)(deadline - now) : 0;
         }
-        result = call_waiting(&self->handle, publish_some, batch, left, true);
+        result = call_waiting(&self->handle, publish_some, batch, left,
+                              batch->how == SHMPS_EXACTLY ? HEAVY | APART : HEAVY);
     }
     if (result == RAISED || result < 0 || (result != 0 && batch->done == 0))
         return published(result);
@@ -318,16 +330,16 @@ static PyObject *publisher_loan(PyObject *object, PyObject *const *args, Py_ssiz
     uint64_t tag = 0;
     int64_t timeout_ns;
     if (!take_arguments("loan", args, n_args, keywords, names, 3, 1, 1, values) ||
-        !timeout_from(values[2], &timeout_ns) || (values[1] && !tag_from(values[1], &tag)))
+        !timeout_from(values[2], &timeout_ns) || (values[1] && !u64_from(values[1], &tag)))
         return NULL;
-    Py_ssize_t bytes = PyLong_AsSsize_t(values[0]);
+    Py_ssize_t bytes = PyNumber_AsSsize_t(values[0], PyExc_OverflowError);
     if (bytes < 0) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_ValueError, "a loan has 0 bytes or more");
         return NULL;
     }
     struct room room = { .bytes = (size_t)bytes };
-    int result = call_waiting(&self->handle, loan_room, &room, timeout_ns, false);
+    int result = call_for_room(self, loan_room, &room, room.bytes, timeout_ns, false);
     if (result != 0)
         return published(result);
     PyObject *loan = loan_new(self, room.data, bytes, tag);

@@ -71,14 +71,14 @@ static int subscriber_close(struct handle *handle) {
     if (handle->closed)
         return 0;
     handle->closed = true;
+    handle_unlist(handle);
     bool turn = turn_take_last(handle);
     int result = turn ? end_handle(self) : RAISED;
     if (result != 0 && result != SHMPS_E_FORKED) { /* in a child, the last message closes it */
-        handle->closed = false;
+        handle_relist(handle);
         raise_result(result, "closing");
         return RAISED;
     }
-    handle_unlist(handle);
     return 0;
 }
 
@@ -210,7 +210,7 @@ static PyObject *next(struct subscriber *self, int64_t timeout_ns, int *ret_resu
     *ret_result = RAISED;
     if (unlikely(!message))
         return NULL;
-    *ret_result = call_waiting(&self->handle, take_one, message, timeout_ns, false);
+    *ret_result = call_waiting(&self->handle, take_one, message, timeout_ns, QUICK);
     return made(self, message, ret_result);
 }
 
@@ -335,7 +335,7 @@ static PyObject *subscriber_take_batch(PyObject *object, PyObject *const *args, 
     if (!take_arguments("take_batch", args, n_args, keywords, names, 2, 1, 2, values) ||
         (values[1] && !timeout_from(values[1], &timeout_ns)))
         return NULL;
-    Py_ssize_t n = PyLong_AsSsize_t(values[0]);
+    Py_ssize_t n = PyNumber_AsSsize_t(values[0], PyExc_OverflowError);
     if (n <= 0) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_ValueError, "a batch has 1 message or more");

@@ -6,6 +6,7 @@ import array
 import gc
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy
@@ -377,6 +378,29 @@ def test_errors_say_what_to_do(bus: _native.Connection) -> None:
         assert kind.remedy and str(kind("why")) == "why"
 
 
+def test_an_error_that_is_cut_off_within_a_character(bus_env: Bus) -> None:
+    with pytest.raises(errors.InvalidError, match="longer than 107 bytes"):
+        _native.Connection("/tmp/" + "ü" * 300)
+
+
+def test_numbers_of_numpy_and_out_of_range(pair: Pair, bus: _native.Connection) -> None:
+    publisher, subscriber = pair
+    with publisher.loan(numpy.int64(3), tag=numpy.uint64(7)) as room:  # type: ignore[arg-type]
+        room[:] = b"abc"
+    (message,) = subscriber.take_batch(numpy.int32(1))  # type: ignore[arg-type]
+    assert (message.copy(), message.tag) == (b"abc", 7)
+    for wrong in (-1, 2**64):
+        with pytest.raises(OverflowError):
+            publisher.publish(b"", wrong)
+        with pytest.raises(OverflowError):
+            _native.Publisher(bus, "a", message_bytes=wrong)
+        loan = publisher.loan(1, tag=5)
+        with pytest.raises(OverflowError):
+            loan.tag = wrong
+        assert loan.tag == 5
+        del loan
+
+
 def test_names() -> None:
     assert _native.filter_matches("a/+", "a/b") and not _native.filter_matches("a/+", "a")
     with pytest.raises(errors.TopicError):
@@ -433,6 +457,27 @@ def test_what_nobody_refers_to_closes(bus: _native.Connection) -> None:
     del subscribers
     gc.collect()
     assert publisher.stats().subscribers == 0
+
+
+class Weak(_native.Subscriber):
+    pass
+
+
+def test_a_subscriber_whose_end_closes_the_bus(bus: _native.Connection) -> None:
+    subscriber = Weak(bus, "a")
+    _watch = weakref.ref(subscriber, lambda _: bus.close())
+    del subscriber
+    assert bus.closed
+
+
+def test_a_subscriber_that_keeps_its_own_message_is_garbage(bus: _native.Connection) -> None:
+    subscriber = Weak(bus, "a")
+    _native.Publisher(bus, "a").publish(b"x" * LARGE)
+    subscriber.last = subscriber.take().payload  # type: ignore[attr-defined]
+    watch = weakref.ref(subscriber)
+    del subscriber
+    gc.collect()
+    assert watch() is None
 
 
 def test_pubsubd_may_die_and_come_back(bus_env: Bus, bus: _native.Connection) -> None:

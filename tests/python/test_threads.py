@@ -129,6 +129,135 @@ def test_close_ends_the_waits_of_other_threads(bus: _native.Connection) -> None:
     assert blocker.closed
 
 
+def test_a_bus_is_closed_while_a_subscriber_is(bus: _native.Connection) -> None:
+    subscriber = _native.Subscriber(bus, "a", wait="sleep")
+    waiting = started(lambda: list(subscriber))
+    closing = started(subscriber.close)
+    bus.close()
+    closing.join()
+    waiting.join()
+
+
+def test_who_waits_for_events_keeps_no_messages_back(bus: _native.Connection) -> None:
+    subscriber, publisher = _native.Subscriber(bus, "a"), _native.Publisher(bus, "a")
+    subscriber.event()
+
+    def wait() -> None:
+        with pytest.raises(errors.ClosedError):
+            subscriber.event()
+
+    thread = started(wait)
+    publisher.publish_batch([b"1", b"2", b"3"])
+    first = subscriber.try_take()
+    assert first is not None and first.copy() == b"1"
+    assert [message.copy() for message in subscriber.take_batch(2, timeout=0)] == [b"2", b"3"]
+    subscriber.close()
+    thread.join()
+
+
+def test_a_publisher_that_others_use_is_not_full(bus: _native.Connection) -> None:
+    publisher = _native.Publisher(bus, "a")
+    large, done = b"x" * (4 << 20), threading.Event()
+
+    def publish() -> None:
+        while not done.is_set():
+            publisher.publish(large)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        for _ in range(100):
+            publisher.publish(b"y", timeout=0)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_view_taken_while_a_loan_waits_for_its_turn(bus: _native.Connection) -> None:
+    """By the handler of a signal. Either it comes too late, or nothing is published."""
+    publisher, subscriber = _native.Publisher(bus, "a"), _native.Subscriber(bus, "a")
+    publisher.event()
+
+    def wait() -> None:
+        with pytest.raises(errors.ClosedError):
+            publisher.event()
+
+    views: list[memoryview | None] = []
+
+    def look(*_: object) -> None:
+        try:
+            views.append(memoryview(loan))
+        except BufferError:
+            views.append(None)
+
+    thread = started(wait)
+    old = signal.signal(signal.SIGALRM, look)
+    try:
+        loan = publisher.loan(LARGE)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            loan.__exit__(None, None, None)
+        except BufferError:
+            pass
+        while not views:
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert (subscriber.try_take() is None) == (views[0] is not None)
+    views.clear()
+    publisher.close()
+    thread.join()
+
+
+def test_others_run_while_a_ring_grows(bus_env: Bus) -> None:
+    """pubsubd, which has to make it larger, does not answer."""
+    with _native.Connection(timeout=0.5) as bus:
+        publisher = _native.Publisher(bus, "a")
+        outcomes: list[type[Exception]] = []
+
+        def publish() -> None:
+            for call in (lambda: publisher.publish(b"x" * LARGE), lambda: publisher.loan(LARGE)):
+                try:
+                    call()
+                except errors.Error as error:
+                    outcomes.append(type(error))
+
+        bus_env.daemon.send_signal(signal.SIGSTOP)
+        try:
+            thread = started(publish)
+            assert not outcomes
+            thread.join()
+        finally:
+            bus_env.daemon.send_signal(signal.SIGCONT)
+        assert outcomes == [errors.NoDaemonError] * 2
+        publisher.publish(b"x" * LARGE)
+
+
+AT_EXIT = """
+import sys, threading, time
+import shmps
+bus = shmps.connect()
+sub = bus.subscribe("a", wait="sleep")
+threading.Thread(target=list, args=(sub,), daemon=True).start()
+bus.on("a", print)
+bus.loop_start()
+class Owner:
+    def __del__(self, call=getattr(*(bus, "close") if sys.argv[1] == "bus" else (sub, "close"))):
+        call()
+        print("closed", flush=True)
+owner = Owner()
+time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("what", ["bus", "subscriber"])
+def test_the_end_of_the_interpreter_closes(bus_env: Bus, what: str) -> None:
+    """Its daemon threads never come back from their waits."""
+    program = [sys.executable, "-c", AT_EXIT, what]
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=30, check=True)
+    assert done.stdout == "closed\n"
+
+
 def test_messages_let_go_while_another_thread_waits(bus: _native.Connection) -> None:
     """Their pins come back although the thread that waits has the subscriber."""
     subscriber = _native.Subscriber(bus, "a", wait="sleep")
@@ -271,6 +400,47 @@ def test_a_forked_child_reads_what_was_held(bus: _native.Connection) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     for end in (*parent_may_go_on, *child_may_look):
         os.close(end)
+
+
+LATE_HOOK = """
+import os, threading
+def between():
+    if publisher.stats().messages == 0:
+        publisher.publish(b"x" * 5000)
+        thread.join()
+os.register_at_fork(before=between)
+import shmps
+bus = shmps.connect()
+subscriber, publisher = bus.subscribe("a"), bus.publisher("a")
+held = []
+thread = threading.Thread(target=lambda: held.append(subscriber.take(10)))
+thread.start()
+pid = os.fork()
+if pid == 0:
+    os._exit(held[0].copy() != b"x" * 5000)
+assert held[0].pinned and os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_what_is_taken_amid_a_fork_is_in_the_child(bus_env: Bus) -> None:
+    subprocess.run([sys.executable, "-c", LATE_HOOK], timeout=30, check=True)
+
+
+def test_a_forked_child_may_write_a_loan(bus: _native.Connection) -> None:
+    """Which goes nowhere."""
+    publisher, subscriber = _native.Publisher(bus, "a"), _native.Subscriber(bus, "a")
+
+    def child() -> None:
+        room[:] = b"c" * LARGE
+        in_child(lambda: room.__setitem__(0, 1))
+        assert bytes(room) == b"c" * LARGE
+        with pytest.raises(errors.ForkedError):
+            publisher.publish(b"")
+
+    with publisher.loan(LARGE) as room:
+        room[:] = b"p" * LARGE
+        in_child(child)
+    assert subscriber.take(10).copy() == b"p" * LARGE
 
 
 def test_a_fork_amid_the_wait_of_another_thread(bus: _native.Connection) -> None:
