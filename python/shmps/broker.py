@@ -43,7 +43,7 @@ class Broker:
     every call raises ClosedError."""
 
     def __init__(self, *, connect: bool | str = False) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come in between and publish
         self._subscriptions: list[Subscription] = []
         self._publishers: dict[str, bus.Publisher] = {}
         self._closed = False

@@ -6,12 +6,12 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import suppress
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from . import _native, errors
-from .loop import Loop
+from .loop import Loop, deadline
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .records import Delivery, Wait
     from .waiting import AsyncioReader, TrioReader
 
+T = TypeVar("T")
 Handler = TypeVar("Handler", bound="Callable[[Message], Any]")
 
 TURNS = 256  # messages without a wait, after which a coroutine lets others run
@@ -39,6 +40,12 @@ def connect(
 
     Raises NoDaemonError, VersionError, NotPermittedError, and others of shmps.errors."""
     return Bus(instance, autostart=autostart, observe=observe, timeout=timeout)
+
+
+def _only(owner: object, name: str, value: T) -> T:
+    """The attribute of the name, the value if there is none yet: the same for all threads."""
+    only: T = owner.__dict__.setdefault(name, value)
+    return only
 
 
 class Publisher(_native.Publisher):
@@ -63,7 +70,7 @@ class Publisher(_native.Publisher):
         if self._turns >= TURNS:
             self._turns = 0
             await waiting.sleep(0)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         pause = PAUSE_MIN_S
         while True:
             try:
@@ -85,9 +92,9 @@ class Subscriber(_native.Subscriber):
 
     _turns = 0
 
-    @cached_property
+    @property
     def _readers(self) -> dict[Any, AsyncioReader | TrioReader]:  # by event loop
-        return {}
+        return _only(self, "_waiting", {})
 
     async def receive(self, timeout: float | None | EllipsisType = ...) -> Message:
         """take(), for a coroutine: the next message. timeout: seconds, None: for ever, not given:
@@ -105,7 +112,7 @@ class Subscriber(_native.Subscriber):
         if self._turns >= TURNS:
             self._turns = 0
             await waiting.sleep(0)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         while (message := self.try_take()) is None:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
@@ -132,9 +139,10 @@ class Subscriber(_native.Subscriber):
         self._wake()
 
     def _wake(self) -> None:
-        if "_readers" in self.__dict__:
-            while self._readers:
-                self._readers.popitem()[1].close()
+        if "_waiting" in self.__dict__:
+            with suppress(KeyError):  # the last one; another thread may be at it, too
+                while True:
+                    self._readers.popitem()[1].close()
 
     def __del__(self) -> None:
         self._wake()
@@ -181,14 +189,15 @@ class Bus(_native.Connection):
     """A connection to one instance of the bus: see connect(). Handlers set with on() are called by
     the thread that is in loop_forever() or loop_once(), or by that of loop_start()."""
 
-    @cached_property
+    @property
     def loop(self) -> Loop:
         """Who calls the handlers: on(), off() and loop_...() are its methods."""
-        return Loop()
+        loop: Loop | None = self.__dict__.get("_loop")
+        return loop or _only(self, "_loop", Loop())
 
-    @cached_property
-    def _subscribers(self) -> weakref.WeakSet[Subscriber]:
-        return weakref.WeakSet()
+    @property
+    def _subscribers(self) -> set[weakref.ref[Subscriber]]:
+        return _only(self, "_opened", set())
 
     def publisher(
         self,
@@ -248,7 +257,8 @@ class Bus(_native.Connection):
             history=history,
             pins=pins,
         )
-        self._subscribers.add(subscriber)
+        opened = self._subscribers
+        opened.add(weakref.ref(subscriber, opened.discard))
         return subscriber
 
     @overload
@@ -320,10 +330,12 @@ class Bus(_native.Connection):
 
     def close(self) -> None:
         """End the loop, close all that is open, and disconnect."""
-        if "loop" in self.__dict__:
+        if "_loop" in self.__dict__:
             self.loop.close()
-        for subscriber in list(self._subscribers):
-            subscriber.close()
+        for reference in self._subscribers.copy():
+            subscriber = reference()
+            if subscriber is not None:
+                subscriber.close()
         super().close()
 
     def __exit__(

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from ._native import Message, Subscriber
 
 TURN = 64  # messages of one subscriber, after which the others have a turn
+FOREVER_S = 9e9  # so long is for ever
+POLL_S = 3600.0  # epoll knows no more than some weeks
 RETRY_S = 0.1  # how long one that cannot be read is left alone
+
+
+def deadline(timeout: float | None) -> float | None:
+    """When the time is over, by time.monotonic(); None: never."""
+    if timeout is None:
+        return None
+    if not timeout >= 0:
+        raise ValueError("a timeout is a number of seconds from 0 on, or None: wait for ever")
+    return time.monotonic() + timeout if timeout < FOREVER_S else None
 
 
 class Entry:
@@ -59,8 +70,18 @@ class Loop:
 
     _bell = -1
 
+    def _forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        self._check()  # in a forked child, a thread that it has not may have the lock
+        with self._changed:
+            self._check()
+            yield
+
     def _check(self) -> None:
-        if os.getpid() != self._pid:
+        if self._forked():
             raise errors.ForkedError("the loop belongs to the parent process; connect anew")
         if self._closed:
             raise errors.ClosedError("the bus is closed; connect anew")
@@ -73,14 +94,12 @@ class Loop:
 
     def add(self, subscriber: Subscriber, handler: Callable[[Message], Any]) -> None:
         entry = Entry(subscriber, handler)
-        with self._changed:
-            self._check()
+        with self._use():
             self._entries[entry.descriptor] = entry
             self._epoll.register(entry.descriptor, select.EPOLLIN)
 
     def remove(self, handler: Callable[[Message], Any], filter: str | None) -> None:
-        with self._changed:
-            self._check()
+        with self._use():
             gone = [
                 entry
                 for entry in self._entries.values()
@@ -102,8 +121,7 @@ class Loop:
     # ------------------------------------------------------------------------ running, stopping
 
     def _claim(self, run: Run) -> None:
-        with self._changed:
-            self._check()
+        with self._use():
             while self._run is not None:
                 if self.runs_here() or not self._run.stopping:
                     raise errors.StateError("the loop of this bus runs already; stop it first")
@@ -112,6 +130,8 @@ class Loop:
             self._run = run
 
     def _leave(self, run: Run) -> None:
+        if self._forked():  # bell and epoll are also the parent's
+            return
         with self._changed:
             if self._run is not run:
                 return
@@ -155,10 +175,10 @@ class Loop:
             self._stay(run)
 
     def once(self, timeout: float | None) -> int:
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         with self._running() as run:
             while True:
-                left = None if end is None else max(0.0, end - time.monotonic())
+                left = None if end is None else max(0.0, min(end - time.monotonic(), POLL_S))
                 handled = self._turn(run, left)
                 if handled or run.stopping:
                     return handled
@@ -177,8 +197,9 @@ class Loop:
                     return
 
     def stop(self) -> None:
-        with self._changed:
-            self._check()
+        if sys.is_finalizing():  # its thread has ended with the interpreter
+            return
+        with self._use():
             run = self._stop()
         if run is not None and run.own:
             run.thread.join()
@@ -198,7 +219,7 @@ class Loop:
 
     def close(self) -> None:
         """Stop it, and let go of all handlers. In a forked child: nothing is the child's."""
-        if os.getpid() != self._pid:
+        if self._forked() or sys.is_finalizing():
             return
         with self._changed:
             if self._closed:
@@ -244,9 +265,14 @@ class Loop:
         try:
             return self._call(run, entry)
         finally:
-            with self._changed:
-                self._current = None
-                self._changed.notify_all()
+            self._served()
+
+    def _served(self) -> None:
+        if self._forked():  # by the handler
+            return
+        with self._changed:
+            self._current = None
+            self._changed.notify_all()
 
     def _call(self, run: Run, entry: Entry) -> int:
         """Call a handler with what is there; how often."""
@@ -255,6 +281,8 @@ class Loop:
                 return handled
             try:
                 message = entry.subscriber.try_take()
+            except errors.ForkedError:  # the handler's child is back: the loop is not its own
+                raise
             except errors.Error as error:
                 self._cannot_take(entry, error)
                 return handled

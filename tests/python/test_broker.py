@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -331,3 +332,21 @@ def test_the_codec_tells_kinds_by_a_readable_tag() -> None:
     assert codec.decode(b"x", 12345) == b"x"  # another program's own word
     with pytest.raises(ValueError, match="invalid start byte"):
         codec.decode(b"\xff", codec.UTF_8)
+
+
+def test_a_signal_that_publishes_amid_publishing(bus_env: Instance) -> None:
+    with shmps.Broker(connect=True) as broker:
+        sent = []
+
+        def send(*_: object) -> None:
+            sent.append(1)
+            broker.publish("t", "signal")
+
+        old = signal.signal(signal.SIGALRM, send)
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        try:
+            while len(sent) < 100:
+                broker.publish("t", "main")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)

@@ -473,3 +473,38 @@ def test_a_forked_child_has_no_loop(bus: shmps.Bus) -> None:
     publish(bus, "b", b"1")
     until(lambda: got)
     bus.loop_stop()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 3e6])
+def test_a_time_longer_than_epoll_knows(bus: shmps.Bus, timeout: float) -> None:
+    threading.Timer(0.05, bus.loop_stop).start()
+    assert bus.loop_once(timeout) == 0
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_a_time_that_is_none(bus: shmps.Bus, timeout: float) -> None:
+    with pytest.raises(ValueError, match="a number of seconds"):
+        bus.loop_once(timeout)
+
+
+def test_a_child_that_comes_back_from_a_handler(bus: shmps.Bus) -> None:
+    """The loop is not its own: it ends there."""
+    children = []
+    bus.on("a", lambda message: children.append(os.fork()))
+    publish(bus, "a", b"1", b"2")
+    parent = os.getpid()
+    try:
+        bus.loop_once(10)
+    except shmps.errors.ForkedError:
+        if os.getpid() == parent:
+            raise
+        os._exit(7)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    got = collect(bus, "b")
+    publish(bus, "b", b"1")
+    handle(bus, 1)
+    assert got == [b"1"]
