@@ -85,6 +85,11 @@ bool timeout_from(PyObject *seconds, int64_t *ret) {
     *ret = SHMPS_FOREVER;
     if (seconds == Py_None)
         return true;
+    int overflow;
+    if (PyLong_CheckExact(seconds) && PyLong_AsLongAndOverflow(seconds, &overflow) == 0) {
+        *ret = 0; /* so often that it has a way of its own */
+        return true;
+    }
     double value = PyFloat_AsDouble(seconds);
     if (value == -1.0 && PyErr_Occurred())
         return false;
@@ -110,6 +115,11 @@ bool take_arguments(const char *function, PyObject *const *args, Py_ssize_t n_ar
                     PyObject *keywords, const char *const names[], int n, int required,
                     int keyword_only, PyObject *values[]) {
     PyObject *given[8] = { NULL };
+    if (likely(!keywords && n_args >= required && n_args <= keyword_only)) {
+        for (Py_ssize_t i = 0; i < n_args; i++)
+            values[i] = args[i];
+        return true;
+    }
     if (n_args > keyword_only) {
         PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments, not %zd", function,
                      keyword_only, n_args);

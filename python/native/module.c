@@ -66,7 +66,8 @@ PyMODINIT_FUNC PyInit__native(void);
 PyMODINIT_FUNC PyInit__native(void) {
     PyObject *module = PyModule_Create(&definition);
     if (module && call_init() && connection_init(module) && publisher_init(module) &&
-        loan_init(module) && subscriber_init(module) && message_init(module) && fork_init())
+        loan_init(module) && subscriber_init(module) && next_init(module) &&
+        message_init(module) && fork_init())
         return module;
     Py_XDECREF(module);
     return NULL;

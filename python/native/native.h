@@ -4,7 +4,8 @@
  *     call.c        arguments, times, errors; waiting without the interpreter's lock
  *     connection.c  Connection
  *     publisher.c   Publisher; loan.c: Loan
- *     subscriber.c  Subscriber; message.c: Message, and what keeps its bytes
+ *     subscriber.c  Subscriber; next.c: what `async for` awaits
+ *     message.c     Message, and what keeps its bytes
  *     fork.c        what a forked child still sees of its parent's messages and loans
  *
  * Everything here is guarded by the interpreter's lock (GIL), which is let go only in a call of
@@ -185,7 +186,7 @@ PyObject *loan_new(struct publisher *publisher, void *data, Py_ssize_t bytes, ui
 /* The publisher closes, and the loan with it. */
 void loan_end(struct loan *loan);
 
-/* ---- subscriber.c, message.c, fork.c */
+/* ---- subscriber.c, next.c, message.c, fork.c */
 
 #define TOPICS_KNOWN 64
 #define SMALL_BYTES 256 /* up to here a payload is copied into the message: cheaper than a pin */
@@ -200,6 +201,7 @@ struct subscriber {
     uint64_t lost;                /* not told with a message yet */
     uint32_t flags;               /* likewise */
     int pending;                  /* an error that ended a batch: told by the next call */
+    unsigned turns;               /* messages that `async for` had without a wait */
     bool large;                   /* the last message was: take the next where it lies */
     unsigned n_held;              /* messages whose bytes the library keeps */
     struct message *let_go;       /* freed while a thread was busy: to be released */
@@ -209,8 +211,15 @@ struct subscriber {
     } topics[TOPICS_KNOWN];
 };
 bool subscriber_init(PyObject *module);
+/* PYGEN_RETURN: the next message; PYGEN_NEXT: there is none now, or it is closed; PYGEN_ERROR: an
+ * exception is set. */
+PySendResult subscriber_take_now(struct subscriber *subscriber, PyObject **ret);
 /* A message that the library keeps the bytes of is no longer needed. */
 void subscriber_let_go(struct subscriber *subscriber, struct message *message);
+
+/* __anext__(): what is to be awaited for the next message. */
+PyObject *subscriber_anext(PyObject *subscriber);
+bool next_init(PyObject *module);
 
 struct message {
     PyObject_HEAD

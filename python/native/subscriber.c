@@ -267,6 +267,17 @@ static PyObject *subscriber_next(PyObject *object) {
     return result == CLOSED_HERE ? NULL : nothing(result);
 }
 
+PySendResult subscriber_take_now(struct subscriber *self, PyObject **ret) {
+    int result;
+    *ret = next(self, 0, &result);
+    if (likely(*ret != NULL))
+        return PYGEN_RETURN;
+    if (result == SHMPS_EMPTY || result == SHMPS_TIMEOUT || result == CLOSED_HERE)
+        return PYGEN_NEXT;
+    nothing(result);
+    return PYGEN_ERROR;
+}
+
 /* ---- batches */
 
 /* Messages into a list, at its end; NULL is a new one. False: exception set. */
@@ -479,6 +490,8 @@ static PyType_Slot subscriber_slots[] = {
     { Py_tp_traverse, handle_traverse },
     { Py_tp_iter, PyObject_SelfIter },
     { Py_tp_iternext, subscriber_next },
+    { Py_am_aiter, PyObject_SelfIter },
+    { Py_am_anext, subscriber_anext },
     { Py_tp_methods, subscriber_methods },
     { Py_tp_getset, subscriber_attributes },
     { 0, NULL },

@@ -11,7 +11,7 @@ held, and views of them, remain readable there, as copies. Objects close themsel
 refers to them any more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -158,6 +158,8 @@ class Subscriber:
     def close(self) -> None: ...  # who iterates in another thread comes to the end
     def __iter__(self) -> Self: ...
     def __next__(self) -> Message: ...  # the end: closed by this process
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Message]: ...  # waits by _next(), which shmps.Subscriber has
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

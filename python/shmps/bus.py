@@ -168,16 +168,13 @@ class Subscriber(_native.Subscriber):
     ) -> None:
         self.close()
 
-    def __aiter__(self) -> Self:
-        return self
+    async def _next(self, give_way: bool) -> Message:
+        """What `async for` waits for, where there is no message at once, or others are to run."""
+        if give_way:
+            from . import waiting
 
-    async def __anext__(self) -> Message:
+            await waiting.sleep(0)
         try:
-            self._turns += 1
-            if self._turns < TURNS:
-                message = self.try_take()
-                if message is not None:
-                    return message
             return await self._receive(self.timeout)
         except errors.ClosedError:
             if self.closed:

@@ -172,6 +172,30 @@ def test_wait_for_loses_no_message(bus: shmps.Bus) -> None:
     run(main())
 
 
+def test_nothing_is_taken_before_it_is_awaited(bus: shmps.Bus) -> None:
+    async def main() -> None:
+        publisher, subscriber = bus.publisher("a"), bus.subscribe("a")
+        publisher.publish_batch([b"1", b"2"])
+        dropped = aiter(subscriber).__anext__()
+        del dropped
+        first = anext(subscriber)
+        assert bytes(await first) == b"1"
+        with pytest.raises(RuntimeError):
+            await first
+        assert bytes(await anext(subscriber)) == b"2"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(subscriber), 0)
+        waiting = asyncio.ensure_future(anext(subscriber))
+        await asleep(waiting)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        publisher.publish(b"3")
+        assert bytes(await anext(subscriber)) == b"3"
+
+    run(main())
+
+
 def test_closing_ends_async_for(bus: shmps.Bus) -> None:
     async def main() -> None:
         publisher = bus.publisher("a")

@@ -85,7 +85,9 @@ async def shmps_send(size: str, n: str, depth: str) -> None:
     data = bytes(int(size))
     with (
         shmps.connect() as bus,
-        bus.publisher("stream", depth=int(depth), message_bytes=len(data)) as pub,
+        bus.publisher(
+            "stream", depth=int(depth), message_bytes=len(data), timestamps=False
+        ) as pub,
     ):
         say("ready")
         async for _ in lines():
