@@ -433,7 +433,11 @@ static PyObject *subscriber_timeout(PyObject *self, void *none) {
 static int subscriber_set_timeout(PyObject *self, PyObject *value, void *none) {
     (void)none;
     int64_t timeout_ns;
-    if (!timeout_from(value ? value : Py_None, &timeout_ns))
+    if (!value) {
+        PyErr_SetString(PyExc_AttributeError, "a subscriber always has a timeout; None: for ever");
+        return -1;
+    }
+    if (!timeout_from(value, &timeout_ns))
         return -1;
     ((struct subscriber *)self)->timeout_ns = timeout_ns;
     return 0;

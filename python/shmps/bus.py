@@ -53,6 +53,9 @@ class Publisher(_native.Publisher):
 
     _turns = 0
 
+    def __repr__(self) -> str:
+        return f"<shmps.Publisher {self.topic}{', closed' if self.closed else ''}>"
+
     async def send(self, data: Buffer, tag: int = 0, timeout: float | None = None) -> None:
         """publish(), for a coroutine: where a reliable subscriber makes it wait, others run. Room
         is looked for every few milliseconds. When it is cancelled, nothing has been published."""
@@ -91,6 +94,9 @@ class Subscriber(_native.Subscriber):
     trio only one at a time (trio.BusyResourceError)."""
 
     _turns = 0
+
+    def __repr__(self) -> str:
+        return f"<shmps.Subscriber {self.filter}{', closed' if self.closed else ''}>"
 
     @property
     def _readers(self) -> dict[Any, AsyncioReader | TrioReader]:  # by event loop
@@ -185,6 +191,9 @@ class Subscriber(_native.Subscriber):
 class Bus(_native.Connection):
     """A connection to one instance of the bus: see connect(). Handlers set with on() are called by
     the thread that is in loop_forever() or loop_once(), or by that of loop_start()."""
+
+    def __repr__(self) -> str:
+        return f"<shmps.Bus {self.instance}{', closed' if self.closed else ''}>"
 
     @property
     def loop(self) -> Loop:

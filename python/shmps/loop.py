@@ -197,7 +197,7 @@ class Loop:
                     return
 
     def stop(self) -> None:
-        if sys.is_finalizing():  # its thread has ended with the interpreter
+        if sys.is_finalizing() or self._closed:  # its thread has ended
             return
         with self._use():
             run = self._stop()

@@ -353,9 +353,12 @@ def test_closing_ends_the_loop_wherever_it_runs(bus_env: Instance) -> None:
     publish(bus, "a", b"1", b"2")
     bus.loop_forever()
     assert bus.closed
-    for call in (bus.loop_forever, bus.loop_start, bus.loop_stop, bus.loop_once):
+    for call in (bus.loop_forever, bus.loop_start, bus.loop_once):
         with pytest.raises(shmps.errors.ClosedError):
             call()
+    bus.loop_stop()  # there is nothing to stop
+    instance = bus_env.instance
+    assert repr(bus) == f"<shmps.Bus {instance}, closed>"
     with pytest.raises(shmps.errors.ClosedError):
         bus.on("a", print)
     other = shmps.connect()

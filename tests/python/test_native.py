@@ -302,6 +302,8 @@ def test_timeouts(pair: Pair) -> None:
             subscriber.take(wrong)  # type: ignore[arg-type]
     subscriber.timeout = None
     assert subscriber.timeout is None
+    with pytest.raises(AttributeError):
+        del subscriber.timeout
 
 
 def test_events(bus: _native.Connection) -> None:
