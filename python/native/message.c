@@ -119,10 +119,12 @@ PyObject *message_made(struct subscriber *subscriber, struct message *self) {
     self->subscriber = NULL;
     self->topic = topic;
     self->views = 0;
-    self->sample.lost += subscriber->lost;
-    self->sample.flags |= subscriber->flags;
-    subscriber->lost = 0;
-    subscriber->flags = 0;
+    if (unlikely(subscriber->lost != 0 || subscriber->flags != 0)) {
+        self->sample.lost += subscriber->lost;
+        self->sample.flags |= subscriber->flags;
+        subscriber->lost = 0;
+        subscriber->flags = 0;
+    }
     if (unlikely(self->sample.bytes > SMALL_BYTES))
         hold(self, subscriber);
     else if (unlikely(self->sample.data != self->small))

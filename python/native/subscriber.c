@@ -177,12 +177,15 @@ static int take_one(struct handle *handle, void *context, int64_t timeout_ns) {
     struct subscriber *self = (struct subscriber *)handle;
     struct message *message = context;
     for (;;) {
-        int result = self->pending;
-        self->pending = 0;
-        if (likely(result == 0))
-            result = self->large ? SHMPS_E_SIZE
-                                 : shmps_read(self->sub, message->small, SMALL_BYTES,
-                                              &message->sample, timeout_ns);
+        int result = SHMPS_E_SIZE;
+        if (unlikely(self->pending != 0)) {
+            result = self->pending;
+            self->pending = 0;
+            return result;
+        }
+        if (likely(!self->large))
+            result = shmps_read(self->sub, message->small, SMALL_BYTES, &message->sample,
+                                timeout_ns);
         if (unlikely(result == SHMPS_E_SIZE)) {
             result = shmps_take(self->sub, &message->sample, timeout_ns);
             self->large = result == 0 ? message->sample.bytes > SMALL_BYTES : self->large;
