@@ -9,7 +9,7 @@ from pathlib import Path
 from tap import BUILD, PUBSUBD, run_cases, segments
 
 BENCH = BUILD / "tools" / "bench" / "shmps-bench"
-TIMEOUT_S = 100
+TIMEOUT_S = 150
 COMPARED = {  # rows that have a bare limit, or a smaller message, beside them
     "one_way_32": True,
     "one_way_32_two_lines": False,

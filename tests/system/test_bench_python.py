@@ -13,7 +13,7 @@ from tap import BUILD, PUBSUBD, run_cases, segments
 SOURCE = Path(__file__).resolve().parents[2]
 BENCH = SOURCE / "tools" / "bench" / "python" / "bench.py"
 PYTHON = Path(os.environ.get("SHMPS_VENV") or BUILD / "venv", "bin", "python")
-TIMEOUT_S = 100
+TIMEOUT_S = 150
 AIMED = {  # rows with a target
     "publish_64",
     "publish_64_untimed",
