@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #define FIBERS_MAX 8
+#define NAP_NS 1000000 /* who sleeps no longer looks by himself: no wake-up is lost to him */
 #define NOBODY UINT32_MAX
 
 /* ---- memory.c */
@@ -35,7 +36,7 @@ extern const char *const memory_names[MEMORY_MODELS];
 void memory_begin(enum memory_model model, char *base, size_t bytes);
 void memory_fence(uint32_t fiber, int order);
 void memory_compiler_barrier(uint32_t fiber);
-/* membarrier(GLOBAL_EXPEDITED): a fence of everybody, wherever he is. */
+/* membarrier(GLOBAL_EXPEDITED): a fence of everybody whom it reaches, wherever he is. */
 void memory_everyone(uint32_t fiber);
 /* What a fiber finds, as atomic access or plainly (what belongs to it alone). */
 uint64_t memory_load(uint32_t fiber, const void *p, size_t size, int order);
@@ -58,8 +59,10 @@ bool step(void);
 bool running(void);
 uint32_t fiber_self(void);
 
-/* Before a run: a fiber that will run `body`. Its number. */
-uint32_t fiber_add(const char *name, void (*body)(void *argument), void *argument, bool mortal);
+/* Before a run: a fiber that will run `body`. Its number. `reached`: by others' membarrier. */
+uint32_t fiber_add(const char *name, void (*body)(void *argument), void *argument, bool mortal,
+                   bool reached);
+bool fiber_reached(uint32_t fiber);
 const char *fiber_name(uint32_t fiber);
 bool fiber_killed(uint32_t fiber);
 bool fiber_lives(uint32_t fiber); /* neither done nor killed */
@@ -75,6 +78,7 @@ struct sleep_word {
 int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns);
 int futex_wake(const void *word, int n);
 uint64_t clock_now(void);
+void clock_pass(uint64_t ns);
 
 /* Something does not hold: ends the run. Outside of a run: ends the program. */
 _Noreturn void violated(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -449,7 +449,7 @@ static void strike(uint32_t fiber) {
 void memory_everyone(uint32_t fiber) {
     memory_fence(fiber, memory_order_seq_cst);
     for (uint32_t f = 0; f < fiber_count(); f++)
-        if (f != fiber)
+        if (f != fiber && fiber_reached(f))
             strike(f);
     memory_fence(fiber, memory_order_seq_cst);
 }

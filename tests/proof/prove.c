@@ -4,6 +4,7 @@
  *     prove --list
  *     prove [--schedules N] [--from SEED] [--memory sc|tso|weak] [SCENARIO...]   by seed
  *     prove --all [--preemptions N] [--deviations N] [--cap N] [--memory ...] [SCENARIO...]
+ *         --early: not on after the first violation; --small: with --schedules, small ones all
  *     prove --seed SEED --memory MODEL SCENARIO       one run, told step by step
  *     prove --choices LIST --memory MODEL SCENARIO    the same */
 #include "checker.h"
@@ -22,7 +23,7 @@ static struct {
     uint64_t schedules, from, cap;
     const char *seed, *choices;
     uint32_t models; /* bits */
-    bool all, random, exit_early;
+    bool all, random, small, exit_early;
     struct bounds bounds;
 } o = {
     .schedules = CHECK_SCHEDULES,
@@ -35,7 +36,7 @@ static struct {
 static const struct scenario *current;
 static enum memory_model model;
 static uint64_t seed;
-static uint64_t all_schedules, all_steps, too_long;
+static uint64_t all_schedules, all_steps;
 
 static void begin(void) {
     size_t bytes;
@@ -50,7 +51,6 @@ static enum run_result run(void) {
     enum run_result result = run_once(&r);
     all_schedules++;
     all_steps += run_steps;
-    too_long += result == RUN_TOO_LONG;
     return result;
 }
 
@@ -87,7 +87,7 @@ static uint64_t by_seed(void) {
     for (uint64_t i = 0; i < o.schedules; i++) {
         seed = o.from + i;
         search_by_seed(seed, expected);
-        if (run() == RUN_VIOLATED) {
+        if (run() != RUN_HELD) {
             tell_violation(true);
             return i + 1;
         }
@@ -100,7 +100,7 @@ static uint64_t by_all(bool *ret_capped) {
     search_all(&o.bounds);
     do {
         n++;
-        if (run() == RUN_VIOLATED) {
+        if (run() != RUN_HELD) {
             tell_violation(false);
             return n;
         }
@@ -136,30 +136,31 @@ static bool is_chosen(const struct scenario *s, char **names) {
     return false;
 }
 
+/* One scenario under one memory. */
+static bool prove_both(char **names, uint32_t *number) {
+    bool all = o.all ? *names || current->small : current->small && (!o.random || o.small);
+    bool held = true;
+    if (!o.all)
+        held = prove_one(++*number, false);
+    if (all && (held || !o.exit_early))
+        held &= prove_one(++*number, true);
+    return held;
+}
+
 static int prove(char **names) {
     uint32_t number = 0;
     bool held = true;
-    for (uint32_t i = 0; i < n_scenarios; i++) {
+    for (uint32_t i = 0; i < n_scenarios && (held || !o.exit_early); i++) {
         if (!is_chosen(&scenarios[i], names))
             continue;
         set_scene(&scenarios[i]);
-        for (model = 0; model < MEMORY_MODELS; model++) {
-            if (!(o.models >> model & 1))
-                continue;
-            if (!o.all)
-                held &= prove_one(++number, false);
-            if (o.exit_early && !held)
-                return 1;
-            if (o.all ? *names || scenarios[i].small : scenarios[i].small && !o.random)
-                held &= prove_one(++number, true);
-            if (o.exit_early && !held)
-                return 1;
-        }
+        for (model = 0; model < MEMORY_MODELS && (held || !o.exit_early); model++)
+            if (o.models >> model & 1)
+                held &= prove_both(names, &number);
     }
     printf("1..%u\n", number);
-    printf("# %llu schedules, %llu steps, %llu of them cut off as too long\n",
-           (unsigned long long)all_schedules, (unsigned long long)all_steps,
-           (unsigned long long)too_long);
+    printf("# %llu schedules, %llu steps, %u scenarios under a memory\n",
+           (unsigned long long)all_schedules, (unsigned long long)all_steps, number);
     return number == 0 ? 2 : held ? 0 : 1;
 }
 
@@ -175,7 +176,7 @@ static int replay(const struct scenario *s) {
     }
     trace_open(true);
     enum run_result r = run();
-    printf("# %s\n", r == RUN_HELD ? "all holds" : r == RUN_TOO_LONG ? "too long" : run_story());
+    printf("# %s\n", r == RUN_HELD ? "all holds" : run_story());
     printf("# the same: --choices %s\n", search_list());
     return r == RUN_HELD ? 0 : 1;
 }
@@ -186,7 +187,7 @@ static int usage(void) {
 }
 
 enum option_value { LIST = 1, SCHEDULES, FROM, MEMORY, EVERY, PREEMPTIONS, DEVIATIONS, CAP, SEED,
-                    CHOICES, EARLY };
+                    CHOICES, EARLY, SMALL };
 static const struct option options[] = {
     { "list", no_argument, NULL, LIST },
     { "schedules", required_argument, NULL, SCHEDULES },
@@ -199,6 +200,7 @@ static const struct option options[] = {
     { "seed", required_argument, NULL, SEED },
     { "choices", required_argument, NULL, CHOICES },
     { "early", no_argument, NULL, EARLY },
+    { "small", no_argument, NULL, SMALL },
     { NULL, 0, NULL, 0 },
 };
 
@@ -238,6 +240,9 @@ static bool set_option(int option) {
         return true;
     case CHOICES:
         o.choices = optarg;
+        return true;
+    case SMALL:
+        o.small = true;
         return true;
     case EARLY:
         o.exit_early = true;

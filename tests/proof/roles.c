@@ -9,6 +9,7 @@
 #define MESSAGE_MAX 512u
 #define PID_FIRST 5000
 #define BATCH_MAX 4u
+#define GROWN_BYTES 248u /* more than a ring has that was opened without a size */
 #define SECOND INT64_C(1000000000)
 
 struct role *roles;
@@ -31,6 +32,11 @@ static uint64_t tag_of(uint64_t sequence) {
     return sequence + 100;
 }
 
+static size_t bytes_of(const struct role *publisher, uint64_t sequence) {
+    bool grown = publisher->grows_at != 0 && sequence >= publisher->grows_at;
+    return grown ? GROWN_BYTES : publisher->bytes;
+}
+
 static const struct role *publisher_of(void) {
     for (uint32_t i = 0; i < n_roles; i++)
         if (roles[i].doing == PUBLISHES)
@@ -41,8 +47,8 @@ static const struct role *publisher_of(void) {
 static void check_content(const struct role *role, uint64_t sequence, uint64_t bytes, uint64_t tag,
                           const void *data, const char *when) {
     char found[MESSAGE_MAX], sent[MESSAGE_MAX];
-    require(bytes == publisher_of()->bytes, "%s: sample %llu has %llu bytes %s", role->name,
-            (unsigned long long)sequence, (unsigned long long)bytes, when);
+    require(bytes == bytes_of(publisher_of(), sequence), "%s: sample %llu has %llu bytes %s",
+            role->name, (unsigned long long)sequence, (unsigned long long)bytes, when);
     require(tag == tag_of(sequence), "%s: sample %llu has the tag of sample %lld %s", role->name,
             (unsigned long long)sequence, (long long)tag - 100, when);
     memcpy(found, data, bytes); /* plainly, where it is in a block */
@@ -69,9 +75,9 @@ static void open_publisher(struct role *role) {
     struct shmps_publisher_options options = SHMPS_PUBLISHER_OPTIONS_INIT;
     options.depth = role->depth;
     options.pins = role->pins;
-    options.message_bytes = role->largest ? role->largest : role->bytes;
+    options.message_bytes = role->grows_at ? 0 : role->largest ? role->largest : role->bytes;
     options.timestamps = SHMPS_TIMESTAMPS_OFF;
-    options.wait = SHMPS_WAIT_SLEEP;
+    options.wait = role->spins ? SHMPS_WAIT_DEFAULT : SHMPS_WAIT_SLEEP;
     int r = shmps_publisher_open(role->bus, TOPIC, &options, &role->pub);
     require(r == 0, "%s cannot open: %s", role->name, shmps_error_detail());
 }
@@ -111,8 +117,10 @@ static int publish_some(struct role *role, uint64_t left, int64_t timeout, size_
         return publish_batch(role, min_u64(left, role->batch), timeout, ret_done);
     if (role->loans)
         return publish_loan(role, timeout);
-    fill(message, role->bytes, role->pub->ring.head);
-    return shmps_publish(role->pub, message, role->bytes, tag_of(role->pub->ring.head), timeout);
+    uint64_t sequence = role->pub->ring.head;
+    size_t bytes = bytes_of(role, sequence);
+    fill(message, bytes, sequence);
+    return shmps_publish(role->pub, message, bytes, tag_of(sequence), timeout);
 }
 
 static void publish(struct role *role, uint64_t n) {
@@ -151,7 +159,7 @@ static void open_subscriber(struct role *role) {
     };
     struct shmps_subscriber_options options = SHMPS_SUBSCRIBER_OPTIONS_INIT;
     options.delivery = deliveries[role->policy];
-    options.wait = SHMPS_WAIT_SLEEP;
+    options.wait = role->spins ? SHMPS_WAIT_DEFAULT : SHMPS_WAIT_SLEEP;
     options.history = role->history;
     options.pins = role->grant;
     int r = shmps_subscriber_open(role->bus, TOPIC, &options, &role->sub);
@@ -312,7 +320,7 @@ void role_add(struct role role) {
     added->pid = PID_FIRST + (int32_t)n_roles++;
     if (added->hold >= HELD_MAX)
         violated("%s holds too many", added->name);
-    added->bus = world_connect(added->pid, barrier_registered());
+    added->bus = world_connect(added->pid, !added->unregistered);
     if (added->late)
         return;
     if (added->doing == PUBLISHES) {
@@ -329,7 +337,7 @@ void roles_begin(void) {
     world_restore();
     for (uint32_t i = 0; i < n_roles; i++)
         roles[i].fiber = fiber_add(roles[i].name, bodies[roles[i].doing], &roles[i],
-                                   roles[i].mortal);
+                                   roles[i].mortal, !roles[i].unregistered);
 }
 
 const char *role_overslept(uint32_t fiber) {
@@ -363,9 +371,12 @@ static void judge_subscriber(const struct role *role, uint64_t end) {
 
 void roles_judge(void) {
     size_t bytes;
-    const struct ring_header *ring = world_ring(0, &bytes);
-    uint64_t end = ring_committed_end(ring, &ring->geometry);
-    require(ring_check(ring, bytes) == 0, "%s", shmps_error_detail());
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < world_rings(); i++) {
+        const struct ring_header *ring = world_ring(i, &bytes);
+        require(ring_check(ring, bytes) == 0, "%s", shmps_error_detail());
+        end = max_u64(end, ring_committed_end(ring, &ring->geometry));
+    }
     for (uint32_t i = 0; i < n_roles; i++) {
         const struct role *role = &roles[i];
         if (role->doing == SUBSCRIBES)

@@ -17,11 +17,14 @@ struct role {
     bool mortal;         /* may be killed at any step */
     bool late;           /* opens its handle in the run; else it has been there before */
     bool leaves;         /* closes its handle when it is done */
+    bool unregistered;   /* for membarrier: fences of its own, a ring in fence mode */
+    bool spins;          /* before it sleeps */
     /* PUBLISHES */
     uint32_t depth, pins, samples; /* before: published already, in the scene; then: in the run */
     uint32_t before;
     uint32_t bytes;      /* of a message; above 32 in a block */
     uint32_t largest;    /* message_bytes; 0: as `bytes` */
+    uint32_t grows_at;   /* larger messages from this sample on; 0: never */
     bool loans;
     uint32_t batch;      /* more than 1: published so many at a time */
     int64_t patience_ns; /* gives up a sample after that; 0: waits for ever */

@@ -6,16 +6,13 @@
 #define BLOCK_BYTES 40u  /* lies in a block: a one-line slot has room for 32 */
 #define BLOCKS 232u      /* message_bytes: blocks are there */
 
-static void bare(void) {
-    world_open(RING_BARE, 0);
+/* Nobody comes, goes or dies. */
+static void still(void) {
+    world_open(0);
 }
-static void fence(void) {
-    world_open(RING_FENCE, 0);
-}
-
-/* Somebody comes, goes or dies. */
-static void changing(enum ring_mode mode) {
-    world_open(mode, 0);
+/* Somebody does. */
+static void changing(void) {
+    world_open(0);
     world_share_records();
 }
 
@@ -59,6 +56,10 @@ static struct role leaving(struct role role) {
     role.leaves = true;
     return role;
 }
+static struct role fenced(struct role role) {
+    role.unregistered = true;
+    return role;
+}
 static struct role loaning(struct role role) {
     role.loans = true;
     return role;
@@ -77,17 +78,27 @@ static const struct role pubsubd = { .name = "pubsubd", .doing = REAPS };
 /* ---- the data bell: nobody sleeps while there is something to take */
 
 static void bell_bare(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_LOSSY));
     role_add(publisher(4, 0, 2));
 }
 static void bell_fence(void) {
-    fence();
+    still();
+    role_add(fenced(subscriber(POLICY_LOSSY)));
+    role_add(fenced(publisher(4, 0, 2)));
+}
+static void bell_mixed(void) {
+    still();
     role_add(subscriber(POLICY_LOSSY));
+    role_add(fenced(publisher(4, 0, 2)));
+}
+static void bell_napping(void) {
+    still();
+    role_add(fenced(subscriber(POLICY_LOSSY)));
     role_add(publisher(4, 0, 2));
 }
 static void bell_two(void) {
-    bare();
+    still();
     role_add(named("one", subscriber(POLICY_LOSSY)));
     role_add(named("two", subscriber(POLICY_LATEST)));
     role_add(publisher(4, 0, 2));
@@ -96,71 +107,91 @@ static void bell_two(void) {
 /* ---- space: nobody waits for room while there is some */
 
 static void space_bare(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_RELIABLE));
     role_add(publisher(2, 2, 2));
 }
 static void space_fence(void) {
-    fence();
+    still();
+    role_add(fenced(subscriber(POLICY_RELIABLE)));
+    role_add(fenced(publisher(2, 2, 2)));
+}
+static void space_mixed(void) {
+    still();
     role_add(subscriber(POLICY_RELIABLE));
+    role_add(fenced(publisher(2, 2, 2)));
+}
+static void space_unregistered(void) {
+    still();
+    role_add(fenced(subscriber(POLICY_RELIABLE)));
     role_add(publisher(2, 2, 2));
 }
 static void space_two(void) {
-    bare();
+    still();
     role_add(named("one", subscriber(POLICY_RELIABLE)));
     role_add(named("two", subscriber(POLICY_RELIABLE)));
     role_add(publisher(2, 2, 2));
 }
 static void both_sleep(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_RELIABLE));
     role_add(publisher(2, 0, 5));
 }
 static void both_sleep_fence(void) {
-    fence();
-    role_add(subscriber(POLICY_RELIABLE));
-    role_add(publisher(4, 2, 6));
+    still();
+    role_add(fenced(subscriber(POLICY_RELIABLE)));
+    role_add(fenced(publisher(4, 2, 6)));
+}
+
+static struct role spinning(struct role role) {
+    role.spins = true;
+    return role;
+}
+static void both_spin(void) {
+    still();
+    role_add(spinning(subscriber(POLICY_RELIABLE)));
+    role_add(spinning(publisher(2, 0, 4)));
 }
 
 /* ---- overwriting: nothing torn, all losses counted */
 
 static void lapped_inline(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_LOSSY));
     role_add(publisher(2, 0, 5));
 }
 static void lapped_small(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_LOSSY));
     role_add(publisher(2, 2, 1));
 }
 static void lapped_blocks(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_LOSSY), 1, 2));
     role_add(large(publisher(2, 0, 5), 2));
 }
 static void lapped_no_pins(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_LOSSY), 2, 1));
     role_add(large(publisher(2, 0, 5), 1));
 }
 static void lapped_reading(void) {
-    fence();
-    role_add(reading(subscriber(POLICY_LOSSY)));
-    role_add(loaning(large(publisher(2, 1, 4), 2)));
+    still();
+    role_add(fenced(reading(subscriber(POLICY_LOSSY))));
+    role_add(fenced(loaning(large(publisher(2, 1, 4), 2))));
 }
 static void lapped_latest(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_LATEST), 1, 2));
     role_add(large(publisher(4, 0, 6), 2));
 }
 static void lapped_observer(void) {
-    bare();
+    still();
     role_add(subscriber(POLICY_NONE));
     role_add(publisher(2, 0, 4));
 }
 static void looked_at(void) {
-    bare();
+    still();
     role_add(looker);
     role_add(subscriber(POLICY_LOSSY));
     role_add(large(publisher(2, 2, 4), 2));
@@ -169,23 +200,23 @@ static void looked_at(void) {
 /* ---- holding */
 
 static void held_reliable(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(large(publisher(2, 0, 5), 2));
 }
 static void held_fence(void) {
-    fence();
-    role_add(holding(subscriber(POLICY_RELIABLE), 2, 3));
-    role_add(loaning(large(publisher(2, 1, 5), 3)));
+    still();
+    role_add(fenced(holding(subscriber(POLICY_RELIABLE), 2, 3)));
+    role_add(fenced(loaning(large(publisher(2, 1, 5), 3))));
 }
 static void held_by_two(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(holding(subscriber(POLICY_LOSSY), 1, 2));
     role_add(large(publisher(2, 0, 5), 4));
 }
 static void batches(void) {
-    bare();
+    still();
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(named("lossy", reading(subscriber(POLICY_LOSSY))));
     role_add(batching(large(publisher(4, 0, 8), 4), 3));
@@ -194,59 +225,79 @@ static void batches(void) {
 /* ---- joining a running ring */
 
 static void joins_lossy(void) {
-    changing(RING_BARE);
+    changing();
     role_add(late(holding(subscriber(POLICY_LOSSY), 1, 2)));
     role_add(large(publisher(2, 2, 4), 2));
 }
 static void joins_reliable(void) {
-    changing(RING_BARE);
+    changing();
     role_add(late(holding(subscriber(POLICY_RELIABLE), 1, 2)));
     role_add(large(publisher(2, 2, 4), 2));
 }
 static void joins_inline(void) {
-    changing(RING_FENCE);
-    role_add(late(subscriber(POLICY_RELIABLE)));
-    role_add(publisher(2, 3, 4));
+    changing();
+    role_add(fenced(late(subscriber(POLICY_RELIABLE))));
+    role_add(fenced(publisher(2, 3, 4)));
 }
 static void joins_with_history(void) {
     struct role role = late(subscriber(POLICY_RELIABLE));
     role.history = 2;
-    changing(RING_BARE);
+    changing();
     role_add(role);
     role_add(publisher(4, 4, 4));
 }
 static void joins_beside(void) {
-    changing(RING_BARE);
+    changing();
     role_add(subscriber(POLICY_RELIABLE));
     role_add(named("joiner", late(leaving(subscriber(POLICY_RELIABLE)))));
     role_add(publisher(2, 2, 4));
 }
 static void ring_comes(void) {
-    changing(RING_BARE);
+    changing();
     role_add(subscriber(POLICY_RELIABLE));
     role_add(late(publisher(2, 0, 3)));
 }
 static void leaves(void) {
-    changing(RING_BARE);
+    changing();
     role_add(named("leaver", leaving(stopping(holding(subscriber(POLICY_RELIABLE), 1, 1), 2))));
     role_add(named("other", subscriber(POLICY_LOSSY)));
     role_add(large(publisher(2, 0, 5), 2));
 }
 
+static void grows(void) {
+    struct role role = large(publisher(2, 0, 4), 2);
+    role.grows_at = 2;
+    changing();
+    role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
+    role_add(role);
+}
+static void grows_lossy(void) {
+    struct role role = large(publisher(2, 1, 4), 2);
+    role.grows_at = 3;
+    changing();
+    role_add(fenced(holding(subscriber(POLICY_LOSSY), 1, 2)));
+    role_add(fenced(role));
+}
+
 /* ---- eviction */
 
 static void evicted_while_taking(void) {
-    world_open(RING_BARE, 1);
+    world_open(1);
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(large(publisher(2, 0, 5), 2));
 }
 static void evicted_fence(void) {
-    world_open(RING_FENCE, 1);
+    world_open(1);
+    role_add(fenced(holding(subscriber(POLICY_RELIABLE), 1, 2)));
+    role_add(fenced(large(publisher(2, 2, 4), 2)));
+}
+static void evicted_mixed(void) {
+    world_open(1);
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
-    role_add(large(publisher(2, 2, 4), 2));
+    role_add(fenced(large(publisher(2, 2, 4), 2)));
 }
 static void evicted_inline(void) {
-    world_open(RING_BARE, 1);
+    world_open(1);
     role_add(subscriber(POLICY_RELIABLE));
     role_add(publisher(2, 2, 4));
 }
@@ -254,20 +305,26 @@ static void evicted_inline(void) {
 /* ---- deaths */
 
 static void reader_dies(void) {
-    changing(RING_BARE);
+    changing();
     role_add(mortal(holding(subscriber(POLICY_RELIABLE), 1, 1)));
     role_add(named("other", holding(subscriber(POLICY_LOSSY), 1, 1)));
     role_add(large(publisher(2, 0, 5), 2));
     role_add(pubsubd);
 }
+static void nobody_reaps(void) {
+    changing();
+    role_add(mortal(holding(subscriber(POLICY_RELIABLE), 1, 1)));
+    role_add(named("other", holding(subscriber(POLICY_LOSSY), 1, 1)));
+    role_add(large(publisher(2, 0, 5), 2));
+}
 static void publisher_dies(void) {
-    changing(RING_BARE);
+    changing();
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(mortal(large(publisher(2, 0, 4), 2)));
     role_add(pubsubd);
 }
 static void sleeper_dies(void) {
-    changing(RING_BARE);
+    changing();
     role_add(named("mortal", mortal(subscriber(POLICY_LOSSY))));
     role_add(named("other", subscriber(POLICY_LOSSY)));
     role_add(publisher(4, 0, 3));
@@ -278,12 +335,17 @@ static void sleeper_dies(void) {
 const struct scenario scenarios[] = {
     SCENARIO(bell_bare, "a sleeper and two samples", .small = true),
     SCENARIO(bell_fence, "the same, fences", .small = true),
+    SCENARIO(bell_mixed, "the same, only the publisher fences", .small = true),
+    SCENARIO(bell_napping, "the same, the sleeper cannot call membarrier", ),
     SCENARIO(bell_two, "two sleepers of a group", ),
     SCENARIO(space_bare, "a full ring and its reliable reader", .small = true),
     SCENARIO(space_fence, "the same, fences", .small = true),
+    SCENARIO(space_mixed, "the same, only the publisher fences", ),
+    SCENARIO(space_unregistered, "the same, only the reader fences", ),
     SCENARIO(space_two, "the same, two readers", ),
     SCENARIO(both_sleep, "both sides sleep, depth 2", ),
     SCENARIO(both_sleep_fence, "both sides sleep, depth 4, fences", ),
+    SCENARIO(both_spin, "the same, both spin before they sleep", ),
     SCENARIO(lapped_inline, "a lossy reader is lapped, inline", ),
     SCENARIO(lapped_small, "the same, one lap", .small = true),
     SCENARIO(lapped_blocks, "a lossy reader that holds is lapped", ),
@@ -302,11 +364,15 @@ const struct scenario scenarios[] = {
     SCENARIO(joins_with_history, "the same, with history", ),
     SCENARIO(joins_beside, "the same, beside another one, and leaves", ),
     SCENARIO(ring_comes, "a publisher comes while its reader sleeps", ),
+    SCENARIO(grows, "a publisher grows into a larger ring", ),
+    SCENARIO(grows_lossy, "the same, lossy, fences", ),
     SCENARIO(leaves, "a reliable reader leaves", ),
     SCENARIO(evicted_while_taking, "a slow reader is evicted while it takes", .time_passes = true),
     SCENARIO(evicted_fence, "the same, fences", .time_passes = true),
+    SCENARIO(evicted_mixed, "the same, only the publisher fences", .time_passes = true),
     SCENARIO(evicted_inline, "the same, inline", .time_passes = true),
     SCENARIO(reader_dies, "a reader is killed at any step", ),
+    SCENARIO(nobody_reaps, "the same, and pubsubd is dead: the publisher evicts it", ),
     SCENARIO(publisher_dies, "a publisher is killed at any step", ),
     SCENARIO(sleeper_dies, "one of two sleepers is killed", ),
 };

@@ -12,7 +12,11 @@
 #define RINGS 4u
 #define SUBSCRIPTIONS 6u
 #define FD_FIRST 4000
+#define CLOCK_STEP_NS 5000u /* from one look at the clock to the next */
 #define DIRECTORY 77u /* its serial */
+#define DEFAULT_BYTES 232u /* of a message, where the publisher does not say */
+
+static const uint64_t boot[2] = { 1, 2 };
 
 struct segment {
     char name[SEGMENT_NAME_BYTES];
@@ -37,7 +41,7 @@ atomic_u64 *fork_word = &fork_mark;
 /* All that a run changes, but arena and heap. */
 static struct world {
     size_t arena_used, heap_used;
-    enum ring_mode mode;
+    bool registered; /* who sets the scene is, for membarrier */
     uint32_t n_segments, n_rings, n_subscriptions;
     struct segment segments[SEGMENTS_MAX];
     struct made_ring rings[RINGS];
@@ -222,6 +226,7 @@ bool process_has_ended(pid_t pid, uint64_t start_time) {
 int clock_gettime(clockid_t clock, struct timespec *ret) {
     if (!running())
         return (int)syscall(SYS_clock_gettime, clock, ret);
+    clock_pass(CLOCK_STEP_NS);
     ret->tv_sec = (time_t)(clock_now() / UINT64_C(1000000000));
     ret->tv_nsec = (long)(clock_now() % UINT64_C(1000000000));
     return 0;
@@ -239,7 +244,7 @@ int wake_word(const atomic_u32 *word, int n) {
 }
 
 bool barrier_registered(void) {
-    return w.mode == RING_BARE;
+    return running() ? fiber_reached(fiber_self()) : w.registered;
 }
 
 bool barrier_everyone(void) {
@@ -275,13 +280,12 @@ static void store_cell(uint32_t i, uint64_t cell) {
     atomic_store_release(&w.directory.pages[0].cells[i], cell);
 }
 
-void world_open(enum ring_mode mode, uint32_t patience_ms) {
-    static const uint64_t boot[2] = { 1, 2 };
+void world_open(uint32_t patience_ms) {
     struct directory_geometry g;
     struct segment_ref ref = { .name = "directory" };
     (memset)(arena, 0, sizeof arena);
     (memset)(shared, 0, sizeof shared);
-    w = (struct world){ .mode = mode, .next_serial = 1 };
+    w = (struct world){ .next_serial = 1 };
     directory_geometry_make(&g, 1, RINGS, SUBSCRIPTIONS, 1, 1);
     struct directory_header *header = (void *)make_segment(&ref, g.bytes, 0, false);
     identity_format(&header->identity, SEGMENT_NAMED, g.bytes, DIRECTORY, 0, boot, 3, 4, 0);
@@ -289,11 +293,10 @@ void world_open(enum ring_mode mode, uint32_t patience_ms) {
     identity_publish(&header->identity, MAGIC_DIRECTORY);
     if (directory_attach(&w.directory, header, g.bytes) < 0)
         violated("%s", shmps_error_detail());
-    struct roster_page *page = &w.directory.pages[0];
-    atomic_store_relaxed(&page->topic, 0);
-    w.topic = (struct topic_info){ .first_ring = NO_INDEX, .serial = w.next_serial++,
+    const struct roster_page *page = &w.directory.pages[0];
+    w.topic = (struct topic_info){ .live = 1, .first_ring = NO_INDEX, .first_page = NO_INDEX,
+                                   .serial = w.next_serial++,
                                    .patience_ns = patience_ms * UINT64_C(1000000) };
-    w.topic.live = 1;
     directory_topic_write(&w.directory, 0, &w.topic, TOPIC);
     header->daemon_state = DAEMON_RUNNING;
     share(&w.directory.topics[0].header.generation, 4);
@@ -309,10 +312,11 @@ void world_share_records(void) {
         share(&d->subscriptions[i], sizeof *d->subscriptions - TOPIC_NAME_BYTES);
 }
 
-struct shmps *world_connect(int32_t pid, bool barriers) {
+struct shmps *world_connect(int32_t pid, bool registered) {
+    w.registered = registered;
     struct shmps *bus = heap_allocate(sizeof *bus);
     bus->directory = w.directory;
-    bus->fence = !barriers;
+    bus->fence = !registered;
     bus->session_number = 1;
     bus->session = pid; /* whom the session is of */
     snprintf(bus->instance, sizeof bus->instance, "proof");
@@ -320,55 +324,90 @@ struct shmps *world_connect(int32_t pid, bool barriers) {
     return bus;
 }
 
-static int open_ring(struct shmps *bus, const struct wire_open_publisher *request,
-                     struct wire_reply *ret, int *ret_fd) {
-    static const uint64_t boot[2] = { 1, 2 };
+static void make_readers(const struct shmps *bus, struct made_ring *made, uint64_t need) {
     struct segment_ref ref;
-    struct ring_geometry g;
-    uint64_t bytes, serial = w.next_serial++;
-    uint32_t record = w.n_rings++;
-    struct made_ring *made = &w.rings[record];
-    if (ring_geometry_make(&g, &bytes, request->depth, request->message_bytes, request->pins) < 0)
-        violated("%s", shmps_error_detail());
-    g.mode = w.mode;
-    g.record = record;
-    g.publisher = serial;
-    segment_ref_readers(&ref, 0, bus->instance, serial, 0);
-    made->readers = (void *)make_segment(&ref, READERS_BYTES, serial, true);
-    identity_format(&made->readers->identity, SEGMENT_NAMED, READERS_BYTES, serial, DIRECTORY,
-                    boot, 3, 4, 0);
+    segment_ref_readers(&ref, 0, bus->instance, made->info.serial, 0);
+    made->readers = (void *)make_segment(&ref, READERS_BYTES, made->info.serial, true);
+    identity_format(&made->readers->identity, SEGMENT_NAMED, READERS_BYTES, made->info.serial,
+                    DIRECTORY, boot, 3, 4, 0);
     readers_format(made->readers);
     for (uint32_t i = 0; i < READERS_ENTRIES; i++)
         if (w.cells[i] != 0 && cell_policy(w.cells[i]) != POLICY_SPAN)
-            reader_entry_reset(&made->readers->entries[i], cell_pins(w.cells[i]), g.start);
+            reader_entry_reset(&made->readers->entries[i], cell_pins(w.cells[i]), need);
     identity_publish(&made->readers->identity, MAGIC_READERS);
+    share(&made->readers->armed, READERS_BYTES - 128);
+}
+
+static struct made_ring *ring_of_serial(uint64_t serial) {
+    for (uint32_t i = 0; i < w.n_rings; i++)
+        if (w.rings[i].info.serial == serial)
+            return &w.rings[i];
+    return NULL;
+}
+
+static struct made_ring *make_ring(const struct shmps *bus,
+                                   const struct wire_open_publisher *request) {
+    struct segment_ref ref;
+    struct ring_geometry g;
+    uint64_t bytes, serial = w.next_serial++;
+    const struct made_ring *before = ring_of_serial(request->predecessor);
+    uint32_t record = w.n_rings++;
+    struct made_ring *made = &w.rings[record];
+    uint64_t message_bytes = request->message_bytes ? request->message_bytes : DEFAULT_BYTES;
+    if (ring_geometry_make(&g, &bytes, request->depth, message_bytes, request->pins) < 0)
+        violated("%s", shmps_error_detail());
+    g.mode = barrier_registered() ? RING_BARE : RING_FENCE;
+    g.record = record;
+    g.start = before ? ring_committed_end(before->ring, &before->ring->geometry) : 0;
+    g.publisher = before ? before->info.publisher : serial;
+    made->info = (struct ring_info){ .state = RING_LIVE, .next = w.topic.first_ring,
+                                     .serial = serial, .publisher = g.publisher,
+                                     .predecessor = request->predecessor, .start = g.start,
+                                     .bytes = bytes, .depth = g.depth, .pins = g.pins,
+                                     .owner = { .pid = getpid(), .start_time = 1 } };
+    made->info.owner.session = (uint64_t)bus->session;
+    if (w.topic.first_page != NO_INDEX)
+        make_readers(bus, made, g.start);
     segment_ref_ring(&ref, 0, bus->instance, serial);
     made->ring = (void *)make_segment(&ref, bytes, serial, false);
     identity_format(&made->ring->identity, SEGMENT_NAMED, bytes, serial, DIRECTORY, boot, 3, 4, 0);
     ring_format(made->ring, &g);
     identity_publish(&made->ring->identity, MAGIC_RING);
-    share(&made->readers->armed, 4096 - 128);
     share(&made->ring->low, 512);
     share(made->ring->evicted, 384);
     share((char *)made->ring + RING_SLOTS_OFFSET, bytes - RING_SLOTS_OFFSET);
-    made->info = (struct ring_info){ .state = RING_LIVE, .next = w.topic.first_ring,
-                                     .serial = serial, .publisher = serial, .start = g.start,
-                                     .bytes = bytes, .depth = g.depth, .pins = g.pins,
-                                     .owner = { .pid = getpid(), .start_time = 1 } };
-    made->info.owner.session = (uint64_t)bus->session;
+    return made;
+}
+
+static int open_ring(struct shmps *bus, const struct wire_open_publisher *request,
+                     struct wire_reply *ret, int *ret_fd) {
+    const struct made_ring *made = make_ring(bus, request);
+    *ret_fd = FD_FIRST + (int)w.n_segments - 1;
+    uint32_t record = (uint32_t)(made - w.rings);
     directory_ring_write(&w.directory, record, &made->info);
     w.topic.first_ring = record;
     write_topic();
     changed();
-    ret->u.publisher.serial = serial;
-    *ret_fd = FD_FIRST + (int)w.n_segments - 1;
+    ret->u.publisher.serial = made->info.serial;
     return 0;
 }
 
-static void seat(uint32_t record, uint32_t policy, uint32_t pins) {
+/* The first subscriber of the topic: its group's page. */
+static void make_page(const struct shmps *bus) {
+    struct roster_page *page = &w.directory.pages[0];
+    w.topic.first_page = 0;
+    for (uint32_t i = 0; i < w.n_rings; i++)
+        make_readers(bus, &w.rings[i], NEED_NONE);
+    atomic_store_relaxed(&page->topic, 0);
+    write_topic();
+}
+
+static void seat(const struct shmps *bus, uint32_t record, uint32_t policy, uint32_t pins) {
     uint32_t cell = 0;
     while (w.cells[cell] != 0)
         cell++;
+    if (w.topic.first_page == NO_INDEX)
+        make_page(bus);
     for (uint32_t i = 0; i < w.n_rings; i++) {
         struct made_ring *made = &w.rings[i];
         uint64_t need = NEED_NONE;
@@ -389,7 +428,7 @@ static int subscribe(struct shmps *bus, const struct wire_open_subscriber *reque
                                      .serial = w.next_serial++, .exact = 1,
                                      .owner = { .pid = bus->session, .start_time = 1 } };
     directory_subscription_write(&w.directory, record, s, TOPIC);
-    seat(record, request->policy, request->pins);
+    seat(bus, record, request->policy, request->pins);
     write_topic();
     changed();
     barrier_everyone();
@@ -447,9 +486,9 @@ void world_reap(int32_t pid) {
 
 void session_close_serial(struct shmps *bus, uint64_t serial) {
     (void)bus;
-    for (uint32_t i = 0; i < w.n_rings; i++)
-        if (w.rings[i].info.serial == serial)
-            retire(&w.rings[i]);
+    struct made_ring *made = ring_of_serial(serial);
+    if (made)
+        retire(made);
     for (uint32_t i = 0; i < w.n_subscriptions; i++)
         if (w.subscriptions[i].live && w.subscriptions[i].serial == serial)
             unsubscribe(i, false);

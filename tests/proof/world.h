@@ -12,13 +12,14 @@
 
 #define TOPIC "t"
 
-/* A new scene: an empty directory with one topic. `mode`: of the rings to come. */
-void world_open(enum ring_mode mode, uint32_t patience_ms);
+/* A new scene: an empty directory with one topic. */
+void world_open(uint32_t patience_ms);
 /* Accesses to the records of the directory are steps too: where they change in a run. Texts, which
  * do not, are none. */
 void world_share_records(void);
-/* A connection; whose process can call membarrier, or not. `pid`: as pubsubd knows it. */
-struct shmps *world_connect(int32_t pid, bool barriers);
+/* A connection; of a process that is registered for membarrier, or not: until the next one is
+ * made, all is done by this process. `pid`: as pubsubd knows it. */
+struct shmps *world_connect(int32_t pid, bool registered);
 /* Is it set up? Then each run begins here. */
 void world_save(void);
 void world_restore(void);
