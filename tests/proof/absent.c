@@ -1,5 +1,5 @@
 /* What the client calls and a run never needs: the session is up and stays so, there are no
- * descriptors and no callbacks, nothing is kept. */
+ * callbacks, nothing is kept. */
 #include "world.h"
 
 #include "checker.h"
@@ -54,39 +54,4 @@ void kept_unmap(struct shmps_kept *kept) {
 }
 void kept_drop(struct shmps_kept *kept) {
     (void)kept;
-}
-
-int descriptor_open(struct wait_descriptor **ret, enum descriptor_kind kind) {
-    (void)ret;
-    (void)kind;
-    violated("somebody wants a descriptor");
-}
-void descriptor_close(struct wait_descriptor *d) {
-    (void)d;
-}
-void descriptor_abandon(struct wait_descriptor *d) {
-    (void)d;
-}
-int descriptor_fd(const struct wait_descriptor *d) {
-    (void)d;
-    return -1;
-}
-int descriptor_arm(struct wait_descriptor *d, const struct wait_word *words, uint32_t n,
-                   int hangup_fd, int64_t timeout_ns) {
-    (void)d;
-    (void)words;
-    (void)n;
-    (void)hangup_fd;
-    (void)timeout_ns;
-    return 0;
-}
-void descriptor_clear(struct wait_descriptor *d) {
-    (void)d;
-}
-void descriptor_signal(struct wait_descriptor *d) {
-    (void)d;
-}
-bool descriptor_signalled(struct wait_descriptor *d) {
-    (void)d;
-    return false;
 }

@@ -4,6 +4,7 @@
  *     memory.c      what an access does: memory models, races
  *     scheduler.c   who goes on: fibers, choices, sleeping, killing
  *     search.c      which choices are made: all up to a bound, by seed, by a list
+ *     descriptor.c, absent.c  what the client has besides
  *     world.c       the rest of the machine: segments, futexes, membarrier, clock, pubsubd's part
  *     roles.c       publisher, subscriber, ..., and what each of them checks
  *     scenarios.c   who meets whom
@@ -77,6 +78,13 @@ struct sleep_word {
 };
 int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns);
 int futex_wake(const void *word, int n);
+/* Watch words, as a descriptor does: a wake on one signals the fiber, also while it does not
+ * sleep; one that differs signals at once. They replace those that were watched. */
+void futex_watch(const struct sleep_word *words, uint32_t n);
+void futex_signal(bool signalled);
+bool futex_signalled(void);
+/* Sleep until signalled; as futex_sleep(). */
+int futex_poll(int64_t timeout_ns);
 uint64_t clock_now(void);
 void clock_pass(uint64_t ns);
 

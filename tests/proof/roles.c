@@ -218,6 +218,8 @@ static int take(struct role *role) {
     for (uint32_t i = 0; i < n_roles; i++)
         if (roles[i].mortal)
             timeout = SECOND; /* who is killed publishes no more */
+    if (role->polls)
+        timeout = 0;
     int r = role->reads ? shmps_read(role->sub, buffer, sizeof buffer, &s, timeout)
                         : shmps_take(role->sub, &s, timeout);
     if (r != 0 && r != SHMPS_LOST)
@@ -240,8 +242,14 @@ static void run_subscriber(void *argument) {
     struct role *role = argument;
     if (role->late)
         open_subscriber(role);
+    if (role->polls)
+        require(shmps_subscriber_fd(role->sub) >= 0, "%s: no descriptor", role->name);
     while (!has_all(role)) {
         int r = take(role);
+        if (r == SHMPS_EMPTY && role->polls) {
+            futex_poll(SECOND);
+            continue;
+        }
         if (r == SHMPS_TIMEOUT && fiber_killed(publisher_of()->fiber))
             break;
         require(r == 0 || r == SHMPS_TIMEOUT, "%s: take says %s, %s", role->name,

@@ -34,6 +34,7 @@ struct role {
     uint32_t grant;      /* pins */
     uint32_t history;
     bool reads;          /* copies instead of taking */
+    bool polls;          /* has a descriptor, and takes until there is nothing */
     uint32_t stops_after; /* takes no more than so many; 0: all */
 
     /* what becomes of it */

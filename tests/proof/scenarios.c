@@ -104,6 +104,21 @@ static void bell_two(void) {
     role_add(publisher(4, 0, 2));
 }
 
+static void bell_polled(void) {
+    struct role role = subscriber(POLICY_LOSSY);
+    role.polls = true;
+    still();
+    role_add(role);
+    role_add(publisher(4, 0, 3));
+}
+static void both_polled(void) {
+    struct role role = holding(subscriber(POLICY_RELIABLE), 1, 1);
+    role.polls = true;
+    changing();
+    role_add(role);
+    role_add(late(large(publisher(2, 0, 4), 2)));
+}
+
 /* ---- space: nobody waits for room while there is some */
 
 static void space_bare(void) {
@@ -338,6 +353,8 @@ const struct scenario scenarios[] = {
     SCENARIO(bell_mixed, "the same, only the publisher fences", .small = true),
     SCENARIO(bell_napping, "the same, the sleeper cannot call membarrier", ),
     SCENARIO(bell_two, "two sleepers of a group", ),
+    SCENARIO(bell_polled, "the same, with a descriptor", .small = true),
+    SCENARIO(both_polled, "a full ring, a reader with a descriptor, a publisher that comes", ),
     SCENARIO(space_bare, "a full ring and its reliable reader", .small = true),
     SCENARIO(space_fence, "the same, fences", .small = true),
     SCENARIO(space_mixed, "the same, only the publisher fences", ),

@@ -25,6 +25,9 @@ struct fiber {
     enum fiber_state state;
     struct sleep_word words[WORDS_MAX];
     uint32_t n_words;
+    struct sleep_word watched[WORDS_MAX];
+    uint32_t n_watched;
+    bool signalled;
     uint64_t until, length;
     bool timed_out;
     bool (*ready)(const void *argument);
@@ -217,8 +220,8 @@ void fiber_await(bool (*ready)(const void *argument), const void *argument, uint
 
 /* ---- futexes */
 
-int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns) {
-    struct fiber *f = &s.fibers[s.self];
+/* Does any word differ from what is expected? As the kernel looks: after a full barrier. */
+static bool differs(const struct sleep_word *words, uint32_t n) {
     if (!step())
         violated("somebody sleeps outside of a run");
     memory_fence(s.self, memory_order_seq_cst);
@@ -230,10 +233,13 @@ int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns) 
             continue;
         trace(s.self, "does not sleep: %s is %llu, not %u", name_of(words[i].word),
               (unsigned long long)found, words[i].expected);
-        return 0;
+        return true;
     }
-    memcpy(f->words, words, n * sizeof *words);
-    f->n_words = n;
+    return false;
+}
+
+static int sleep_now(int64_t timeout_ns) {
+    struct fiber *f = &s.fibers[s.self];
     f->length = (uint64_t)timeout_ns;
     f->until = s.now + f->length;
     f->timed_out = false;
@@ -244,6 +250,43 @@ int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns) 
     return f->timed_out;
 }
 
+int futex_sleep(const struct sleep_word *words, uint32_t n, int64_t timeout_ns) {
+    struct fiber *f = &s.fibers[s.self];
+    if (differs(words, n))
+        return 0;
+    memcpy(f->words, words, n * sizeof *words);
+    f->n_words = n;
+    return sleep_now(timeout_ns);
+}
+
+void futex_watch(const struct sleep_word *words, uint32_t n) {
+    struct fiber *f = &s.fibers[s.self];
+    f->signalled |= differs(words, n);
+    memcpy(f->watched, words, n * sizeof *words);
+    f->n_watched = n;
+}
+void futex_signal(bool signalled) {
+    s.fibers[s.self].signalled = signalled;
+}
+bool futex_signalled(void) {
+    return s.fibers[s.self].signalled;
+}
+
+int futex_poll(int64_t timeout_ns) {
+    struct fiber *f = &s.fibers[s.self];
+    if (differs(NULL, 0) || f->signalled)
+        return 0;
+    f->n_words = 0;
+    return sleep_now(timeout_ns);
+}
+
+static bool is_among(const void *word, const struct sleep_word *words, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (words[i].word == word)
+            return true;
+    return false;
+}
+
 int futex_wake(const void *word, int n) {
     int woken = 0;
     if (!step())
@@ -251,11 +294,12 @@ int futex_wake(const void *word, int n) {
     memory_fence(s.self, memory_order_seq_cst);
     for (uint32_t i = 0; i < s.n && woken < n; i++) {
         struct fiber *f = &s.fibers[i];
-        for (uint32_t w = 0; f->state == FIBER_ASLEEP && w < f->n_words; w++)
-            if (f->words[w].word == word) {
-                f->state = FIBER_READY;
-                woken++;
-            }
+        bool signal = is_among(word, f->watched, f->n_watched);
+        bool sleeps = f->state == FIBER_ASLEEP;
+        f->signalled |= signal;
+        if (sleeps && ((signal && f->n_words == 0) || is_among(word, f->words, f->n_words)))
+            f->state = FIBER_READY;
+        woken += signal || (sleeps && f->state == FIBER_READY);
     }
     trace(s.self, "wakes %d on %s", woken, name_of(word));
     return woken;
