@@ -200,7 +200,7 @@ struct subscriber {
     int64_t timeout_ns;
     uint64_t lost;                /* not told with a message yet */
     uint32_t flags;               /* likewise */
-    int pending;                  /* an error that ended a batch: told by the next call */
+    PyObject *pending;            /* the error that ended a batch: raised by the next call */
     unsigned turns;               /* messages that `async for` had without a wait */
     bool large;                   /* the last message was: take the next where it lies */
     unsigned n_held;              /* messages whose bytes the library keeps */

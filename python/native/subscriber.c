@@ -158,6 +158,7 @@ static void subscriber_dealloc(PyObject *object) {
     for (size_t i = 0; i < TOPICS_KNOWN; i++)
         Py_CLEAR(self->topics[i].string);
     handle_free(&self->handle);
+    Py_CLEAR(self->pending);
     Py_CLEAR(self->filter);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(OBJECT(type));
@@ -178,11 +179,6 @@ static int take_one(struct handle *handle, void *context, int64_t timeout_ns) {
     struct message *message = context;
     for (;;) {
         int result = SHMPS_E_SIZE;
-        if (unlikely(self->pending != 0)) {
-            result = self->pending;
-            self->pending = 0;
-            return result;
-        }
         if (likely(!self->large))
             result = shmps_read(self->sub, message->small, SMALL_BYTES, &message->sample,
                                 timeout_ns);
@@ -209,8 +205,13 @@ static inline PyObject *made(struct subscriber *self, struct message *message, i
 
 /* The next message. */
 static PyObject *next(struct subscriber *self, int64_t timeout_ns, int *ret_result) {
-    struct message *message = message_room();
     *ret_result = RAISED;
+    if (unlikely(self->pending != NULL)) {
+        PyErr_SetObject(OBJECT(Py_TYPE(self->pending)), self->pending);
+        Py_CLEAR(self->pending);
+        return NULL;
+    }
+    struct message *message = message_room();
     if (unlikely(!message))
         return NULL;
     *ret_result = call_waiting(&self->handle, take_one, message, timeout_ns, QUICK);
@@ -320,6 +321,17 @@ static int take_some(struct subscriber *self, int64_t timeout_ns, size_t n, PyOb
     return result;
 }
 
+/* Keep the exception of an error, as the library tells its cause only now. */
+static void raise_later(struct subscriber *self, int result) {
+    PyObject *type, *error, *trace;
+    nothing(result);
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    self->pending = error;
+}
+
 /* What ends a batch is told by the next call, unless there is nothing else to tell. */
 static PyObject *take_batch(struct subscriber *self, size_t n, int64_t timeout_ns) {
     PyObject *messages[BATCH], *list = NULL;
@@ -336,7 +348,7 @@ static PyObject *take_batch(struct subscriber *self, size_t n, int64_t timeout_n
         n -= done;
     }
     if (result < 0 && result != CLOSED_HERE)
-        self->pending = result;
+        raise_later(self, result);
     return list;
 }
 

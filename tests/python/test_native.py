@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy
 import pytest
 import shmps
-from harness import Bus, mappings
+from harness import SHM, Bus, mappings
 from shmps import _native, errors
 
 LARGE = 5000  # more than what lies in a slot or in a message: it is pinned
@@ -236,6 +236,30 @@ def test_small_and_large_ones_take_turns(pair: Pair) -> None:
     assert [m.copy() for m in subscriber.take_batch(3)] == sent[:3]
     assert [subscriber.take().copy() for _ in range(9)] == sent[3:12]
     assert [bytes(m) for m in subscriber.take_batch(100)] == sent[12:]
+
+
+def test_an_error_that_ends_a_batch_is_raised_next(bus: _native.Connection, bus_env: Bus) -> None:
+    """Of two publishers one has been damaged: what the other has published comes first, and the
+    error's text is still its own when others have come in between."""
+    subscriber = _native.Subscriber(bus, "a/#", timeout=0)
+    bad = _native.Publisher(bus, "a/bad", message_bytes=32)
+    good = _native.Publisher(bus, "a/good", message_bytes=32)  # looked at first
+    good.publish(b"1")
+    bad.publish(b"damaged")
+    for path in SHM.glob(f"*.{bus_env.instance}.r*"):
+        data = path.read_bytes()
+        at = data.find(b"damaged")
+        if at >= 0:  # before the payload: sequence, time, bytes, tag (layout.md)
+            assert data[at - 16 : at - 8] == (7).to_bytes(8, "little")
+            with path.open("r+b") as ring:
+                ring.seek(at - 16)
+                ring.write(b"\xff" * 8)
+    assert [m.copy() for m in subscriber.take_batch(9)] == [b"1"]
+    with pytest.raises(errors.TopicError):
+        _native.topic_check("a//b")
+    with pytest.raises(errors.CorruptError, match='"a/bad" holds what no publisher'):
+        subscriber.take_batch(9)
+    assert subscriber.try_take() is None
 
 
 def test_full_for_single_messages_and_batches(bus: _native.Connection) -> None:
