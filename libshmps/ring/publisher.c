@@ -147,9 +147,10 @@ enum ring_reclaim_result ring_reclaim(struct ring_publisher *p, uint32_t n) {
     low = min_u64(min_u64(low, p->head), least_need(p));
     if (low > p->low) {
         p->low = low;
-        /* SYNC ring.low: relaxed, the seq_cst fence below orders it before our loads of needs and
-         * pins; pairs with the readers' load of low after their own fence or copy (I4). */
-        atomic_store_relaxed(&p->ring->low, low);
+        /* SYNC ring.low: the seq_cst fence below orders it before our loads of needs and pins;
+         * pairs with the readers' load of low after their own fence or copy (I4). Release: who
+         * looks from outside and sees it also sees the head just told (I1). */
+        atomic_store_release(&p->ring->low, low);
     }
     /* SYNC ring.low / reader.need / reader.pins: with the seq_cst fence between a reader's store
      * of its need or pin and its load of low: either we see its store, or it sees our low. Also

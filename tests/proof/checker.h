@@ -102,7 +102,7 @@ struct run {
     /* Is it asleep though what it waits for is there? Nobody runs. */
     const char *(*overslept)(uint32_t fiber);
     void (*judge)(void);      /* after */
-    bool time_passes;         /* sleeps may end by time-out when nobody can go on */
+    bool time_passes;         /* sleeps may end by time-out, by choice, and when nobody goes on */
 };
 enum run_result run_once(const struct run *run);
 const char *run_story(void); /* what did not hold */
@@ -116,6 +116,7 @@ enum choice_kind {
     CHOICE_MEMORY,  /* 0: as if memory were simple */
     CHOICE_DRAIN,   /* 0: what is in the store buffer stays there */
     CHOICE_KILL,    /* 0: it lives */
+    CHOICE_TIME,    /* 0: no sleeper's time is over */
     CHOICE_KINDS,
 };
 /* One of 0 .. n - 1. */

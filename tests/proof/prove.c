@@ -30,7 +30,7 @@ static struct {
     .cap = CHECK_CAP,
     .models = (1u << MEMORY_MODELS) - 1,
     .bounds = { { [CHOICE_PREEMPT] = 3, [CHOICE_FREE] = UINT32_MAX, [CHOICE_MEMORY] = 1,
-                  [CHOICE_DRAIN] = 1, [CHOICE_KILL] = 1 } },
+                  [CHOICE_DRAIN] = 1, [CHOICE_KILL] = 1, [CHOICE_TIME] = 1 } },
 };
 
 static const struct scenario *current;

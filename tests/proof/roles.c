@@ -8,7 +8,7 @@
 
 #define MESSAGE_MAX 512u
 #define PID_FIRST 5000
-#define BATCH_MAX 4u
+#define BATCH_MAX 16u
 #define GROWN_BYTES 248u /* more than a ring has that was opened without a size */
 #define SECOND INT64_C(1000000000)
 
@@ -86,11 +86,12 @@ static int publish_loan(struct role *role, int64_t timeout) {
     uint64_t sequence = role->pub->ring.head;
     char message[MESSAGE_MAX];
     void *loan;
-    int r = shmps_loan(role->pub, role->bytes, timeout, &loan);
+    size_t room = max_u64(role->bytes, role->loan_bytes);
+    int r = shmps_loan(role->pub, room, timeout, &loan);
     if (r != 0)
         return r;
     fill(message, role->bytes, sequence);
-    if (role->bytes > role->pub->ring.g.inline_bytes)
+    if (room > role->pub->ring.g.inline_bytes)
         memcpy(loan, message, role->bytes); /* plainly: it is ours */
     else
         copy_in_relaxed(loan, message, role->bytes);
@@ -269,22 +270,21 @@ static void run_looker(void *argument) {
     size_t ring_bytes;
     const struct ring_header *ring = world_ring(0, &ring_bytes);
     struct ring_geometry g = ring->geometry;
-    uint64_t head = 0, low = 0;
+    uint64_t low = 0;
     for (uint32_t round = 0; round < 2; round++) {
         struct ring_observation seen;
         ring_observe(ring, &g, &seen);
-        require(seen.low <= seen.head && seen.head >= head && seen.low >= low,
-                "%s sees low %llu, head %llu after %llu, %llu", role->name,
-                (unsigned long long)seen.low, (unsigned long long)seen.head,
-                (unsigned long long)low, (unsigned long long)head);
-        head = seen.head;
+        /* head may fall back: a walk that begins at an old hint and is lapped ends at once */
+        require(seen.low <= seen.head && seen.low >= low, "%s sees low %llu, head %llu after %llu",
+                role->name, (unsigned long long)seen.low, (unsigned long long)seen.head,
+                (unsigned long long)low);
         low = seen.low;
-        for (uint64_t s = seen.low; s < seen.head && s < seen.low + 2; s++) {
+        for (uint64_t s = max_u64(seen.low + 2, seen.head) - 2; s <= seen.head; s++) {
             struct ring_observed_sample sample;
             char buffer[MESSAGE_MAX];
             enum ring_observe_result r = ring_observe_sample(ring, &g, s, buffer, sizeof buffer,
                                                              &sample);
-            require(r != RING_UNSEEN, "%s does not see sample %llu", role->name,
+            require(r != RING_UNSEEN || s == seen.head, "%s does not see sample %llu", role->name,
                     (unsigned long long)s);
             if (r == RING_SEEN)
                 check_content(role, s, sample.bytes, sample.tag, buffer, "when it was looked at");

@@ -26,6 +26,7 @@ struct role {
     uint32_t largest;    /* message_bytes; 0: as `bytes` */
     uint32_t grows_at;   /* larger messages from this sample on; 0: never */
     bool loans;
+    uint32_t loan_bytes; /* as much at least */
     uint32_t batch;      /* more than 1: published so many at a time */
     int64_t patience_ns; /* gives up a sample after that; 0: waits for ever */
     /* SUBSCRIBES */

@@ -195,6 +195,14 @@ static void lapped_reading(void) {
     role_add(fenced(reading(subscriber(POLICY_LOSSY))));
     role_add(fenced(loaning(large(publisher(2, 1, 4), 2))));
 }
+static void lapped_shrinking(void) {
+    struct role role = loaning(large(publisher(2, 1, 4), 2));
+    role.bytes = INLINE_BYTES;
+    role.loan_bytes = BLOCK_BYTES;
+    still();
+    role_add(subscriber(POLICY_LOSSY));
+    role_add(role);
+}
 static void lapped_latest(void) {
     still();
     role_add(holding(subscriber(POLICY_LATEST), 1, 2));
@@ -210,6 +218,13 @@ static void looked_at(void) {
     role_add(looker);
     role_add(subscriber(POLICY_LOSSY));
     role_add(large(publisher(2, 2, 4), 2));
+}
+
+static void looked_at_deep(void) {
+    still();
+    role_add(looker);
+    role_add(subscriber(POLICY_LOSSY));
+    role_add(batching(publisher(16, 1, 17), 16));
 }
 
 /* ---- holding */
@@ -260,6 +275,13 @@ static void joins_with_history(void) {
     changing();
     role_add(role);
     role_add(publisher(4, 4, 4));
+}
+static void joins_far_back(void) {
+    struct role role = late(holding(subscriber(POLICY_RELIABLE), 1, 1));
+    role.history = 3;
+    changing();
+    role_add(role);
+    role_add(large(publisher(4, 7, 8), 1));
 }
 static void joins_beside(void) {
     changing();
@@ -368,9 +390,11 @@ const struct scenario scenarios[] = {
     SCENARIO(lapped_blocks, "a lossy reader that holds is lapped", ),
     SCENARIO(lapped_no_pins, "the same, more held than granted", ),
     SCENARIO(lapped_reading, "the same, copies; loans", ),
+    SCENARIO(lapped_shrinking, "the same, loans that turn out to fit inline", ),
     SCENARIO(lapped_latest, "the newest, while it is overwritten", ),
     SCENARIO(lapped_observer, "an observer is lapped", .time_passes = true),
     SCENARIO(looked_at, "a tool looks, read-only", ),
+    SCENARIO(looked_at_deep, "the same, depth 16, batches of a whole ring", ),
     SCENARIO(held_reliable, "a reliable reader holds", ),
     SCENARIO(held_fence, "the same, fences, loans", ),
     SCENARIO(held_by_two, "a reliable and a lossy reader hold", ),
@@ -379,6 +403,7 @@ const struct scenario scenarios[] = {
     SCENARIO(joins_reliable, "a reliable reader joins", ),
     SCENARIO(joins_inline, "the same, inline, fences", ),
     SCENARIO(joins_with_history, "the same, with history", ),
+    SCENARIO(joins_far_back, "the same, all that there is, in blocks", ),
     SCENARIO(joins_beside, "the same, beside another one, and leaves", ),
     SCENARIO(ring_comes, "a publisher comes while its reader sleeps", ),
     SCENARIO(grows, "a publisher grows into a larger ring", ),

@@ -189,6 +189,30 @@ static void die(void) {
     _longjmp(s.home, 1);
 }
 
+/* True: the first sleeper's time is over, and he can go on. */
+static bool pass_time(void) {
+    struct fiber *first = NULL;
+    for (uint32_t i = 0; i < s.n; i++) {
+        struct fiber *f = &s.fibers[i];
+        if (f->state == FIBER_ASLEEP && (!first || f->until < first->until))
+            first = f;
+    }
+    if (!first)
+        return false;
+    if (s.now < first->until)
+        s.now = first->until;
+    first->timed_out = true;
+    first->state = FIBER_READY;
+    return true;
+}
+
+static bool somebody_sleeps(void) {
+    for (uint32_t i = 0; i < s.n; i++)
+        if (s.fibers[i].state == FIBER_ASLEEP)
+            return true;
+    return false;
+}
+
 bool step(void) {
     uint32_t runnable[FIBERS_MAX];
     if (!s.on)
@@ -199,6 +223,8 @@ bool step(void) {
     }
     if (s.fibers[s.self].mortal && choose_killing(s.self))
         die();
+    if (s.run->time_passes && somebody_sleeps() && choose(CHOICE_TIME, 2) != 0)
+        pass_time();
     uint32_t n = list_runnable(runnable);
     if (n > 1) {
         uint32_t next = choose_fiber(runnable, n, s.self);
@@ -303,23 +329,6 @@ int futex_wake(const void *word, int n) {
     }
     trace(s.self, "wakes %d on %s", woken, name_of(word));
     return woken;
-}
-
-/* Nobody can go on. True: time has passed, and somebody can. */
-static bool pass_time(void) {
-    struct fiber *first = NULL;
-    for (uint32_t i = 0; i < s.n; i++) {
-        struct fiber *f = &s.fibers[i];
-        if (f->state == FIBER_ASLEEP && (!first || f->until < first->until))
-            first = f;
-    }
-    if (!first)
-        return false;
-    if (s.now < first->until)
-        s.now = first->until;
-    first->timed_out = true;
-    first->state = FIBER_READY;
-    return true;
 }
 
 /* All sleep, or are done. True: somebody goes on. */

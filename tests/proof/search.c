@@ -29,7 +29,7 @@ static struct {
     uint32_t priorities[FIBERS_MAX];
     uint64_t changes[CHANGES_MAX];
     uint32_t n_changes, lowest;
-    uint32_t switch_one_in, memory_one_in, drain_one_in;
+    uint32_t switch_one_in, memory_one_in, drain_one_in, time_one_in;
     uint64_t kill_at[FIBERS_MAX];
     uint32_t alone;                   /* steps in a row of one fiber */
 } r;
@@ -70,6 +70,7 @@ static void begin_by_seed(void) {
     r.switch_one_in = one_in[draw(5)];
     r.memory_one_in = one_in[draw(5)];
     r.drain_one_in = one_in[draw(5)];
+    r.time_one_in = one_in[draw(5)];
 }
 
 void search_all(const struct bounds *b) {
@@ -147,7 +148,9 @@ uint32_t choose(enum choice_kind kind, uint32_t n) {
     uint32_t taken = 0;
     if (kind == CHOICE_FREE)
         taken = (uint32_t)draw(n);
-    else if (draw(kind == CHOICE_DRAIN ? r.drain_one_in : r.memory_one_in) == 0)
+    else if (draw(kind == CHOICE_DRAIN  ? r.drain_one_in
+                  : kind == CHOICE_TIME ? r.time_one_in
+                                        : r.memory_one_in) == 0)
         taken = 1 + (uint32_t)draw(n - 1);
     note(n, taken);
     return taken;
