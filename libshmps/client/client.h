@@ -459,8 +459,8 @@ void missed_settle(struct shmps_subscriber *sub, struct topic_view *topic);
 int missed_report(struct shmps_subscriber *sub, struct shmps_sample *ret);
 
 /* history.c: let the views of a topic that were there before the subscription join, at the K
- * newest samples by time. */
-void history_join(struct shmps_subscriber *sub, const struct topic_view *topic);
+ * newest samples by time. NO_MEMORY: to be tried again. */
+int history_join(struct shmps_subscriber *sub, const struct topic_view *topic);
 /* The view whose next sample is the oldest of what is left of history; NULL when none is left. */
 struct ring_view *history_pick(struct shmps_subscriber *sub);
 static inline bool subscriber_stale(const struct shmps_subscriber *sub) {

@@ -56,13 +56,14 @@ static uint32_t unjoined(struct shmps_subscriber *sub, const struct topic_view *
     return n;
 }
 
-void history_join(struct shmps_subscriber *sub, const struct topic_view *topic) {
+int history_join(struct shmps_subscriber *sub, const struct topic_view *topic) {
     uint32_t n = unjoined(sub, topic, NULL);
     if (n == 0)
-        return;
+        return 0;
     _cleanup_free_ struct choice *choices = calloc(n, sizeof *choices);
-    if (!choices)
-        return; /* unjoined views are not read; the next refresh tries again */
+    if (!choices) /* unjoined views are not read; the next refresh tries again */
+        return error_raise(SHMPS_E_NO_MEMORY, "no memory to choose the history of \"%s\"",
+                           topic->name);
     unjoined(sub, topic, choices);
     for (uint32_t k = 0; k < topic->history; k++) {
         struct choice *newest = NULL;
@@ -76,6 +77,7 @@ void history_join(struct shmps_subscriber *sub, const struct topic_view *topic) 
     }
     for (uint32_t i = 0; i < n; i++)
         join_at(sub, choices[i].view, choices[i].begin, choices[i].end);
+    return 0;
 }
 
 /* Read to its end, and what its publisher has in the next one is history, too. */

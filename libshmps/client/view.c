@@ -271,8 +271,8 @@ static int follow_topic(struct shmps_subscriber *sub, struct topic_view *topic) 
         /* what has gone unseen during the first walk would be taken for missed */
         topic->whole = topic->whole && (topic->based || gone_is(sub, topic));
     }
-    history_join(sub, topic);
-    return r;
+    int joined = history_join(sub, topic);
+    return r < 0 ? r : joined;
 }
 
 static struct topic_view *find_topic(const struct shmps_subscriber *sub, uint64_t serial) {

@@ -468,9 +468,10 @@ int descriptor_uring_open(int fd, struct wait_descriptor **ret) {
     };
     u->hangup_fd = -1;
     int r = reserve(u, ENTRY_WORDS);
-    u->n = ENTRY_WORDS;
-    if (r == 0)
+    if (r == 0) {
+        u->n = ENTRY_WORDS;
         r = open_ring(u);
+    }
     if (r == 0 && !knows_futex_wait(&u->ring))
         r = error_raise(SHMPS_E_UNSUPPORTED, "io_uring cannot wait on a futex before Linux 6.7");
     if (r < 0) {
