@@ -13,6 +13,7 @@
 #define ERRORS 32
 
 PyObject *PublisherStats, *SubscriberStats, *Event;
+PyObject *name_close, *name_release, *name_frombuffer;
 static PyObject *outcomes[OUTCOMES], *errors[ERRORS]; /* exceptions by code and by -code */
 
 /* ---- errors */
@@ -46,7 +47,11 @@ bool call_init(void) {
     SubscriberStats = PyObject_GetAttrString(records, "SubscriberStats");
     Event = PyObject_GetAttrString(records, "Event");
     Py_DECREF(records);
-    return PublisherStats && SubscriberStats && Event && know_errors();
+    name_close = PyUnicode_InternFromString("close");
+    name_release = PyUnicode_InternFromString("release");
+    name_frombuffer = PyUnicode_InternFromString("frombuffer");
+    return PublisherStats && SubscriberStats && Event && name_close && name_release &&
+           name_frombuffer && know_errors();
 }
 
 /* What is cut off, or comes from the environment, need not be UTF-8. */
@@ -412,5 +417,5 @@ PyObject *enter_self(PyObject *self, PyObject *none) {
 
 PyObject *exit_closing(PyObject *self, PyObject *args) {
     (void)args;
-    return PyObject_CallMethod(self, "close", NULL);
+    return PyObject_CallMethodObjArgs(self, name_close, NULL);
 }

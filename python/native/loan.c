@@ -95,16 +95,19 @@ static PyObject *loan_enter(PyObject *object, PyObject *none) {
         PyErr_SetString(PyExc_RuntimeError, "a loan is entered once");
         return NULL;
     }
-    self->view = PyMemoryView_FromObject(object);
-    Py_XINCREF(self->view);
-    return self->view;
+    PyObject *view = PyMemoryView_FromObject(object);
+    self->view = view ? PyWeakref_NewRef(view, NULL) : NULL;
+    if (!self->view)
+        Py_CLEAR(view);
+    return view;
 }
 
 static bool release_view(struct loan *self) {
-    PyObject *view = self->view;
-    self->view = NULL;
-    PyObject *done = view ? PyObject_CallMethod(view, "release", NULL) : NULL;
-    if (view && !done)
+    PyObject *view = self->view ? PyObject_CallNoArgs(self->view) : NULL;
+    PyObject *done = view && view != Py_None
+                         ? PyObject_CallMethodObjArgs(view, name_release, NULL)
+                         : NULL;
+    if (!done)
         PyErr_Clear(); /* BufferError: it is told by the count of views */
     Py_XDECREF(done);
     Py_XDECREF(view);

@@ -109,7 +109,8 @@ static void copy_small(struct message *self, struct subscriber *subscriber) {
 
 PyObject *message_made(struct subscriber *subscriber, struct message *self) {
     PyObject *topic = topic_of(subscriber, self->sample.topic);
-    if (unlikely(!topic)) {
+    if (unlikely(!topic)) { /* no memory: told as lost with the next one */
+        subscriber->lost += self->sample.lost + 1;
         if (self->sample.data != self->small)
             shmps_release(subscriber->sub, &self->sample);
         message_give_back(self);
@@ -162,14 +163,23 @@ static PyObject *message_as_numpy(PyObject *self, PyObject *args, PyObject *keyw
     PyObject *numpy = PyImport_ImportModule("numpy");
     if (!numpy)
         return NULL;
-    PyObject *array = dtype ? PyObject_CallMethod(numpy, "frombuffer", "OO", self, dtype)
-                            : PyObject_CallMethod(numpy, "frombuffer", "Os", self, "u1");
+    PyObject *type = dtype ? dtype : PyUnicode_FromString("u1");
+    PyObject *array = type ? PyObject_CallMethodObjArgs(numpy, name_frombuffer, self, type, NULL)
+                           : NULL;
+    if (!dtype)
+        Py_XDECREF(type);
     Py_DECREF(numpy);
     return array;
 }
 
 static Py_ssize_t message_length(PyObject *self) {
     return (Py_ssize_t)((struct message *)self)->sample.bytes;
+}
+
+/* An empty one is one, too: while (message := subscriber.try_take()) takes it. */
+static int message_is_true(PyObject *self) {
+    (void)self;
+    return 1;
 }
 
 static PyObject *message_repr(PyObject *object) {
@@ -255,6 +265,7 @@ static PyType_Slot message_slots[] = {
     { Py_tp_methods, message_methods },
     { Py_tp_getset, message_attributes },
     { Py_sq_length, message_length },
+    { Py_nb_bool, message_is_true },
     { Py_bf_getbuffer, message_get_buffer },
     { Py_bf_releasebuffer, message_release_buffer },
     { 0, NULL },

@@ -36,6 +36,9 @@
 /* errors.BY_CODE and the tuples of shmps.records; false with an exception set. */
 bool call_init(void);
 extern PyObject *PublisherStats, *SubscriberStats, *Event;
+/* Names of methods. One object each: Python's cache of methods goes by the name's address, and
+ * keeps what it has seen. */
+extern PyObject *name_close, *name_release, *name_frombuffer;
 
 /* Results of waiting besides those of the library: an exception is set; close() was called. */
 #define RAISED INT32_MIN
@@ -176,7 +179,8 @@ struct loan {
     Py_ssize_t size;             /* to be published */
     uint64_t tag;
     Py_ssize_t views;            /* that are alive */
-    PyObject *view;              /* what __enter__ gave out */
+    PyObject *view;              /* a weak reference to what __enter__ gave out, which refers to
+                                    the loan: whoever never leaves it lets it go all the same */
     bool given_up;               /* discarded as soon as no view is alive */
     struct loan *next, *previous; /* of `open_loans` */
 };
