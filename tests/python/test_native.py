@@ -515,3 +515,22 @@ def test_pubsubd_may_die_and_come_back(bus_env: Bus, bus: _native.Connection) ->
     bus_env.start()
     assert bus.daemon_alive()
     assert _native.Subscriber(bus, "a", history=1).take(10).copy() == b"alone"
+
+
+def test_a_loan_that_is_never_left_goes_with_who_has_it(bus: _native.Connection) -> None:
+    publisher = _native.Publisher(bus, "a")
+    view = publisher.loan(LARGE).__enter__()
+    view[:4] = b"abcd"
+    with pytest.raises(errors.StateError):
+        publisher.publish(b"x")
+    del view
+    publisher.publish(b"x")
+
+
+def test_an_empty_message_is_true(pair: Pair) -> None:
+    publisher, subscriber = pair
+    publisher.publish_batch([b"", b"1"])
+    taken = []
+    while message := subscriber.try_take():
+        taken.append(message.copy())
+    assert taken == [b"", b"1"]
