@@ -76,7 +76,7 @@ static void open_publisher(struct role *role) {
     options.depth = role->depth;
     options.pins = role->pins;
     options.message_bytes = role->grows_at ? 0 : role->largest ? role->largest : role->bytes;
-    options.timestamps = SHMPS_TIMESTAMPS_OFF;
+    options.timestamps = SHMPS_TIMESTAMPS_ON;
     options.wait = role->spins ? SHMPS_WAIT_DEFAULT : SHMPS_WAIT_SLEEP;
     int r = shmps_publisher_open(role->bus, TOPIC, &options, &role->pub);
     require(r == 0, "%s cannot open: %s", role->name, shmps_error_detail());
@@ -200,6 +200,11 @@ static void count_sample(struct role *role, const struct shmps_sample *s, bool i
     require(s->lost == 0 || role->policy != POLICY_RELIABLE || role->evicted,
             "%s is reliable, not evicted, and has lost %llu", role->name,
             (unsigned long long)s->lost);
+    require(!is_sample || s->time_ns >= role->time_ns + (publisher_of()->batch < 2),
+            "%s: sample %llu is of %llu, after one of %llu", role->name,
+            (unsigned long long)s->seq, (unsigned long long)s->time_ns,
+            (unsigned long long)role->time_ns);
+    role->time_ns = is_sample ? s->time_ns : role->time_ns;
     role->next = s->seq + is_sample;
     role->received += is_sample;
     role->lost += s->lost;

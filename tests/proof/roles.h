@@ -44,7 +44,7 @@ struct role {
     struct shmps *bus;
     struct shmps_publisher *pub;
     struct shmps_subscriber *sub;
-    uint64_t next, received, lost, first;
+    uint64_t next, received, lost, first, time_ns;
     bool began, evicted, satisfied;
     struct shmps_sample held[HELD_MAX];
     uint32_t n_held;

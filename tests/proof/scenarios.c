@@ -308,6 +308,10 @@ static void grows(void) {
     role_add(holding(subscriber(POLICY_RELIABLE), 1, 2));
     role_add(role);
 }
+static void grows_in_silence(void) {
+    grows();
+    world_silence();
+}
 static void grows_lossy(void) {
     struct role role = large(publisher(2, 1, 4), 2);
     role.grows_at = 3;
@@ -407,6 +411,7 @@ const struct scenario scenarios[] = {
     SCENARIO(joins_beside, "the same, beside another one, and leaves", ),
     SCENARIO(ring_comes, "a publisher comes while its reader sleeps", ),
     SCENARIO(grows, "a publisher grows into a larger ring", ),
+    SCENARIO(grows_in_silence, "the same, and pubsubd does not end the old ring", ),
     SCENARIO(grows_lossy, "the same, lossy, fences", ),
     SCENARIO(leaves, "a reliable reader leaves", ),
     SCENARIO(evicted_while_taking, "a slow reader is evicted while it takes", .time_passes = true),

@@ -17,6 +17,8 @@ void world_open(uint32_t patience_ms);
 /* Accesses to the records of the directory are steps too: where they change in a run. Texts, which
  * do not, are none. */
 void world_share_records(void);
+/* From now on pubsubd closes nothing. */
+void world_silence(void);
 /* A connection; of a process that is registered for membarrier, or not: until the next one is
  * made, all is done by this process. `pid`: as pubsubd knows it. */
 struct shmps *world_connect(int32_t pid, bool registered);
