@@ -246,11 +246,11 @@ inline append() {
 #endif
 }
 
-/* ring_committed_end(), by process p */
-inline committed_end(p, end) {
-    end = LOAD(p, HEAD);
+/* ring_committed_end(), by process p_ */
+inline committed_end(p_, e_) {
+    e_ = LOAD(p_, HEAD);
     do
-    :: end < SAMPLES && LOAD(p, SEQ(end)) == end + 1 -> end++
+    :: e_ < SAMPLES && LOAD(p_, SEQ(e_)) == e_ + 1 -> e_++
     :: else -> break
     od
 }

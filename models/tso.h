@@ -32,13 +32,13 @@ byte mem[WORDS];
                    (IN_BUFFER(p, x, 0) -> sb[p].value[0] : mem[x])))
 #endif
 
-inline store(p, x, v_, r_) {
+inline store(p_, x_, v_, r_) {
     d_step {
-        sb[p].n < BUFFER ->
-        sb[p].word[sb[p].n] = x;
-        sb[p].value[sb[p].n] = v_;
-        sb[p].release[sb[p].n] = r_;
-        sb[p].n++
+        sb[p_].n < BUFFER ->
+        sb[p_].word[sb[p_].n] = x_;
+        sb[p_].value[sb[p_].n] = v_;
+        sb[p_].release[sb[p_].n] = r_;
+        sb[p_].n++
     }
 }
 #define STORE(p, x, v) store(p, x, v, 0)
@@ -52,24 +52,24 @@ inline store(p, x, v_, r_) {
 /* An atomic read-modify-write of a word: `action` sees and changes mem[]. */
 #define RMW(p, action) d_step { FENCE(p) -> action }
 
-inline leave(p, i) { /* entry i of a buffer becomes visible */
-    mem[sb[p].word[i]] = sb[p].value[i];
+inline leave(p_, i_) { /* entry i_ of a buffer becomes visible */
+    mem[sb[p_].word[i_]] = sb[p_].value[i_];
     if
-    :: i == 0 && sb[p].n > 1 ->
-        sb[p].word[0] = sb[p].word[1]; sb[p].value[0] = sb[p].value[1];
-        sb[p].release[0] = sb[p].release[1]
+    :: i_ == 0 && sb[p_].n > 1 ->
+        sb[p_].word[0] = sb[p_].word[1]; sb[p_].value[0] = sb[p_].value[1];
+        sb[p_].release[0] = sb[p_].release[1]
     :: else
     fi;
 #if BUFFER == 3
     if
-    :: i <= 1 && sb[p].n > 2 ->
-        sb[p].word[1] = sb[p].word[2]; sb[p].value[1] = sb[p].value[2];
-        sb[p].release[1] = sb[p].release[2]
+    :: i_ <= 1 && sb[p_].n > 2 ->
+        sb[p_].word[1] = sb[p_].word[2]; sb[p_].value[1] = sb[p_].value[2];
+        sb[p_].release[1] = sb[p_].release[2]
     :: else
     fi;
 #endif
-    sb[p].n--;
-    sb[p].word[sb[p].n] = 0; sb[p].value[sb[p].n] = 0; sb[p].release[sb[p].n] = 0
+    sb[p_].n--;
+    sb[p_].word[sb[p_].n] = 0; sb[p_].value[sb[p_].n] = 0; sb[p_].release[sb[p_].n] = 0
 }
 
 #define EARLY_1(p) (sb[p].n > 1 && !sb[p].release[1] && sb[p].word[1] != sb[p].word[0])
@@ -101,9 +101,9 @@ end:
 }
 
 /* The caller has a local `byte seen_empty`. */
-inline MEMBARRIER(p) {
-    FENCE(p);
-    seen_empty = 1 << p;
+inline MEMBARRIER(p_) {
+    FENCE(p_);
+    seen_empty = 1 << p_;
     do
     :: d_step { !(seen_empty & 1) && FENCE(0) -> seen_empty = seen_empty | 1 }
     :: d_step { !(seen_empty & 2) && FENCE(1) -> seen_empty = seen_empty | 2 }
