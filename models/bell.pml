@@ -19,18 +19,22 @@
  *
  * holds   bare                        -DSAMPLES=4
  * holds   fence                       -DSAMPLES=4 -DFENCED
- * holds   two sleepers                -DSAMPLES=3 -DSLEEPERS=2
- * holds   two groups                  -DSAMPLES=2 -DSLEEPERS=2 -DGROUPS
- * holds   rings of both modes         -DSAMPLES=2 -DPUBLISHERS=2 -DFENCED
+ * holds   two sleepers                -DSAMPLES=2 -DSLEEPERS=2
+ * holds   two groups                  -DSAMPLES=1 -DSLEEPERS=2 -DGROUPS
+ * holds   rings of both modes         -DSAMPLES=1 -DPUBLISHERS=2 -DFENCED
  * holds   killed                      -DSAMPLES=2 -DKILL
- * holds   killed, pubsubd, too        -DSAMPLES=2 -DKILL -DRESTART
+ * holds   killed, pubsubd, too        -DSAMPLES=1 -DKILL -DRESTART
  * holds   stopped                     -DSAMPLES=3 -DSTOP
- * holds   a sleeper killed            -DSAMPLES=2 -DSLEEPERS=2 -DKILL_SLEEPER
+ * holds   a sleeper killed            -DSAMPLES=1 -DSLEEPERS=2 -DKILL_SLEEPER
  * holds   stores leave out of order   -DSAMPLES=3 -DWEAK
  * holds+  two sleepers, two rings     -DSAMPLES=2 -DSLEEPERS=2 -DPUBLISHERS=2
- * holds+  two groups, longer          -DSAMPLES=4 -DSLEEPERS=2 -DGROUPS
+ * holds+  two groups, longer          -DSAMPLES=2
+ * holds+  two sleepers, longer        -DSAMPLES=3 -DSLEEPERS=2
+ * holds+  a sleeper killed, longer    -DSAMPLES=2 -DSLEEPERS=2 -DKILL_SLEEPER -DSLEEPERS=2 -DGROUPS
+ * holds+  both modes, longer          -DSAMPLES=2 -DPUBLISHERS=2 -DFENCED
  * holds+  killed, two rings           -DSAMPLES=2 -DPUBLISHERS=2 -DKILL -DRESTART
- * holds+  deeper buffers, weak        -DSAMPLES=4 -DWEAK -DBUFFER=3 -DSLEEPERS=2
+ * holds+  deeper buffers, weak        -DSAMPLES=3 -DWEAK -DBUFFER=3 -DSLEEPERS=2
+ * holds+  killed, pubsubd, longer     -DSAMPLES=2 -DKILL -DRESTART
  * reaches a sleep                     -DSAMPLES=3 -DREACH=1   REACH_asleep
  * reaches a second sleep              -DSAMPLES=3 -DREACH=2   REACH_asleep_again
  * breaks  NO_BARRIER                  -DSAMPLES=2             all_is_taken
@@ -40,7 +44,7 @@
  * breaks  BELL_AFTER_ARMING           -DSAMPLES=2             all_is_taken
  * breaks  ARMED_BEFORE_COMMIT         -DSAMPLES=2             all_is_taken
  * breaks  BELL_AFTER_WAKE             -DSAMPLES=2             all_is_taken
- * breaks  BELL_NOT_RAISED             -DSAMPLES=2             all_is_taken
+ * breaks  BELL_NOT_RAISED             -DSAMPLES=2             one_wake_an_arming
  * breaks  UNREGISTERED                -DSAMPLES=2             all_is_taken
  * breaks  FENCE_SUFFICES              -DSAMPLES=2 -DPUBLISHERS=2 -DFENCED   all_is_taken
  * breaks  ONE_GROUP_ONLY              -DSAMPLES=2 -DSLEEPERS=2 -DGROUPS     all_is_taken
@@ -49,7 +53,7 @@
  * breaks  WAKE_THE_BELL_ONLY          -DSAMPLES=1 -DKILL      the_end_is_noticed
  * breaks  GENERATION_LOADED_LATE      -DSAMPLES=1 -DKILL      the_end_is_noticed
  * breaks  GENERATION_FIRST            -DSAMPLES=1 -DKILL      the_end_is_noticed
- * breaks  ADOPTED_IN_SILENCE          -DSAMPLES=1 -DKILL -DRESTART   the_end_is_noticed
+ * breaks  ADOPTED_IN_SILENCE          -DSAMPLES=1 -DKILL -DRESTART   all_is_taken
  */
 #include "constants.h"
 #ifndef PUBLISHERS
