@@ -34,7 +34,7 @@
  * reaches the end by the successor    -DSAMPLES=3 -DREACH=1   REACH_handed_over
  * reaches the end by pubsubd          -DSAMPLES=3 -DKILL -DREACH=2   REACH_retired
  * reaches it goes on in A             -DSAMPLES=3 -DRESTART -DREACH=3   REACH_goes_on
- * breaks  SUCCESSOR_FIRST             -DSAMPLES=3 -DTWICE     nothing_is_skipped
+ * breaks  SUCCESSOR_FIRST             -DSAMPLES=3 -DTWICE     all_is_taken
  * breaks  NO_LOOK_AFTER_SUCCESSOR     -DSAMPLES=3 -DTWICE     nothing_is_skipped
  * breaks  NOT_BLOCKED                 -DSAMPLES=3             nothing_is_skipped
  * breaks  RETIRED_BY_PUBSUBD_FIRST    -DSAMPLES=3 -DRESTART   all_is_taken
