@@ -14,8 +14,8 @@
  *   the_end_is_noticed   and knows that a killed publisher's ring has ended
  *   one_wake_an_arming   a wake is never paid twice for the same arming
  *
- * mirrors ring_finish arm arm_all any_ready sleep_once rest descriptor_rest subscriber_refresh
- * mirrors ring_retire bus_changed bus_rest
+ * mirrors ring_finish ring_raise_bell arm arm_all any_ready sleep_once rest descriptor_rest subscriber_refresh
+ * mirrors ring_retire bus_changed raise_word change_all
  *
  * holds   bare                        -DSAMPLES=4
  * holds   fence                       -DSAMPLES=4 -DFENCED
@@ -74,8 +74,8 @@
 #define RETIRED 9
 #define WORDS 10
 #define SLEEP_WORDS 3 /* 0, 1: the bells; 2: the generation */
-#include "tso.h"
-#include "futex.h"
+#include "tso.inc"
+#include "futex.inc"
 
 bit all_is_taken, the_end_is_noticed, one_wake_an_arming;
 bit REACH_asleep, REACH_asleep_again;

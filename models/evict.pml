@@ -19,13 +19,16 @@
  * mirrors is_whole overrun ring_read store_need ring_reader_settle ring_release unpin
  *
  * holds   bare                        -DSAMPLES=4
- * holds   fence                       -DSAMPLES=4 -DMODE_FENCE
- * holds   fence: that of reclaim      -DSAMPLES=4 -DMODE_FENCE -DNO_EVICT_BARRIER
- * holds   stores leave out of order   -DSAMPLES=4 -DWEAK
- * holds   nobody is evicted           -DSAMPLES=5 -DENDLESS_PATIENCE
+ * holds   fence                       -DSAMPLES=3 -DMODE_FENCE
+ * holds+  fence: that of reclaim      -DSAMPLES=4 -DMODE_FENCE -DNO_EVICT_BARRIER
+ * holds   stores leave out of order   -DSAMPLES=3 -DWEAK
+ * holds   nobody is evicted           -DSAMPLES=4 -DENDLESS_PATIENCE
  * holds+  pins before needs           -DSAMPLES=4 -DPINS_FIRST
  * holds+  longer                      -DSAMPLES=6
- * holds+  longer, fence               -DSAMPLES=6 -DMODE_FENCE
+ * holds+  fence, longer               -DSAMPLES=4 -DMODE_FENCE
+ * holds+  out of order, longer        -DSAMPLES=4 -DWEAK
+ * holds+  nobody is evicted, longer   -DSAMPLES=5 -DENDLESS_PATIENCE
+ * holds+  still longer, fence               -DSAMPLES=6 -DMODE_FENCE
  * holds+  holds two                   -DSAMPLES=4 -DPINS=2
  * holds+  depth 4, batches of 2       -DSAMPLES=6 -DDEPTH=4 -DBATCH=2
  * holds+  deeper buffers, weak        -DSAMPLES=5 -DWEAK -DBUFFER=3
@@ -48,7 +51,7 @@
 #include "constants.h"
 #define PROCESSES 2
 #define NO_STALE_CHECK
-#include "ring.h"
+#include "ring.inc"
 
 bit held_is_intact, copy_is_whole, overrun_is_explained, a_block_is_free, limit_is_not_passed;
 bit REACH_evicted_holds, REACH_bit_unseen, REACH_lossy;

@@ -11,7 +11,7 @@
  *   all_is_taken     when nothing moves any more, the newcomer has taken all samples
  *   page_is_whole    who is led to a page finds it filled
  *
- * mirrors finish_stale roster_refresh read_roster read_page ring_finish ring_roster_stale
+ * mirrors finish_stale roster_refresh read_roster read_page ring_finish ring_raise_bell ring_roster_stale
  * mirrors link_page add_page roster_seat bus_changed subscription_open arm arm_all
  *
  * holds   bare                        -DSAMPLES=4
@@ -19,6 +19,7 @@
  * holds   pubsubd restarted           -DSAMPLES=3 -DRESTART
  * holds   stores leave out of order   -DSAMPLES=3 -DWEAK
  * holds   pubsubd without its barrier  -DSAMPLES=3 -DNO_DAEMON_BARRIER
+ * holds   its page cannot be had      -DSAMPLES=3 -DPAGE_NOT_HAD
  * holds+  longer                      -DSAMPLES=8
  * holds+  longer, fence, restarted    -DSAMPLES=6 -DFENCED -DRESTART
  * holds+  deeper buffers, weak        -DSAMPLES=5 -DWEAK -DBUFFER=3
@@ -46,8 +47,8 @@
 #define WORDS 6
 #define SLEEPERS 1
 #define SLEEP_WORDS 2 /* 0: the bell; 1: the generation */
-#include "tso.h"
-#include "futex.h"
+#include "tso.inc"
+#include "futex.inc"
 
 bit all_is_taken, page_is_whole, REACH_asleep, REACH_second_look;
 bit opened, daemon_dies;
@@ -84,6 +85,7 @@ inline finish() {
 active proctype Publisher() {
     byte head, seen, bell = MODEL_BELL_FIRST;
     bit known, stale;
+    mem[BELL] = MODEL_BELL_FIRST;
     do
     :: head == SAMPLES -> break
     :: head < SAMPLES ->
@@ -100,8 +102,11 @@ active proctype Publisher() {
 #endif
         if
         :: stale ->
-#ifdef WAKE_WITHOUT_BELL /* as when the group's page cannot be had: that wake is lost on who is
-                          * about to sleep, until the sleep's bound */
+#if defined(PAGE_NOT_HAD) || defined(WAKE_WITHOUT_BELL)
+#ifdef PAGE_NOT_HAD
+            bell++;
+            STORE_RELEASE(0, BELL, bell);
+#endif
             wake_all(0, 0);
 #else
             refresh();
@@ -176,8 +181,7 @@ active proctype Fate() {
 #define ME 2
 active proctype Newcomer() {
     byte s, i, expected[SLEEP_WORDS], n, seen_empty;
-    mem[BELL] = MODEL_BELL_FIRST;
-    opened;
+    opened && mem[BELL] != 0;
     do
     :: true ->
         expected[1] = LOAD(ME, GENERATION);

@@ -16,7 +16,7 @@
  *
  * mirrors request_ring adopt_ring grow ring_hand_over ring_finish ring_reader_successor
  * mirrors view_handed_over take_from drained any_ready arm_all follow_ring unblock find_before
- * mirrors ring_link ring_retire bus_changed bus_rest
+ * mirrors ring_link ring_retire bus_changed raise_word change_all
  *
  * holds   as it is                    -DSAMPLES=4
  * holds   fence                       -DSAMPLES=3 -DFENCED
@@ -58,8 +58,8 @@
 #define WORDS 11
 #define SLEEPERS 1
 #define SLEEP_WORDS 3 /* 0, 1: the bells; 2: the generation */
-#include "tso.h"
-#include "futex.h"
+#include "tso.inc"
+#include "futex.inc"
 
 bit all_is_taken, the_end_is_noticed, nothing_is_skipped, nobody_is_stuck;
 bit REACH_handed_over, REACH_retired, REACH_goes_on;

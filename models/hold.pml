@@ -18,8 +18,8 @@
  * mirrors look load_low load_meta load_block pin_lossy take_block unpin overrun ring_release
  * mirrors is_whole still_there ring_read ring_observe
  *
- * holds   a reader holds one          -DREADER -DSAMPLES=5
- * holds   a reader copies             -DCOPIER -DSAMPLES=6
+ * holds   a reader holds one          -DREADER -DSAMPLES=4
+ * holds   a reader copies             -DCOPIER -DSAMPLES=5
  * holds   stores leave out of order   -DREADER -DSAMPLES=4 -DWEAK
  * holds   copying, out of order       -DCOPIER -DSAMPLES=4 -DWEAK -DBUFFER=3
  * holds   no block to spare           -DREADER -DSAMPLES=4 -DSPARE=0
@@ -64,7 +64,7 @@
 #else
 #define PRESENT_C 0
 #endif
-#include "ring.h"
+#include "ring.inc"
 
 bit held_is_intact, copy_is_whole, overrun_is_explained, a_block_is_free, nobody_is_waited_for;
 bit limit_is_not_passed, low_is_below_head;

@@ -49,7 +49,7 @@ byte published;  /* ghosts: what the publisher commits; and that when it first k
 byte seen_at;    /* the newcomer, + 1; and when pubsubd answered */
 byte opened_at;
 bit opened;
-#include "ring.h"
+#include "ring.inc"
 
 bit joined_loses_nothing, joined_is_intact, open_misses_nothing, seen_is_served;
 bit limit_is_not_passed;

@@ -15,7 +15,7 @@
  *
  * mirrors sleep_for_space ring_set_starved room_wait ring_reclaim least_need need_of
  * mirrors store_need settle_barrier ring_reader_settle wake_space ring_finish arm
- * mirrors roster_unseat release_entry reader_entry_reset subscription_close bus_rest
+ * mirrors roster_unseat release_entry reader_entry_reset subscription_close raise_word change_all
  *
  * holds   one reader                  -DSAMPLES=5
  * holds   two readers                 -DSAMPLES=3 -DREADERS=2
@@ -73,8 +73,8 @@
 /* Sleeper 0 is the publisher: words 0, space, and 1, generation; 1 the reader: 2, the bell. */
 #define SLEEPERS 2
 #define SLEEP_WORDS 3
-#include "tso.h"
-#include "futex.h"
+#include "tso.inc"
+#include "futex.inc"
 
 bit all_is_published, all_is_taken;
 bit REACH_asleep, REACH_reader_asleep;

@@ -237,10 +237,14 @@ void shmps_publisher_close(struct shmps_publisher *pub) {
 /* ---- publish */
 
 /* The roster has changed since the room was found: a sleeper of a group that we did not know may
- * have armed before the commit. If its group cannot be had, a wake alone makes it look again. */
+ * have armed before the commit. If its group cannot be had, the bell is rung for it all the same:
+ * a wake without it would pass who has looked, and is about to sleep (models/group.pml). */
 static void finish_stale(struct shmps_publisher *pub) {
-    if (roster_refresh(pub) < 0 || ring_finish(&pub->ring))
-        wake_bell(pub);
+    if (roster_refresh(pub) < 0)
+        ring_raise_bell(&pub->ring);
+    else if (!ring_finish(&pub->ring))
+        return;
+    wake_bell(pub);
 }
 
 static inline void finish(struct shmps_publisher *pub) {

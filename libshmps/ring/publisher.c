@@ -226,6 +226,17 @@ void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint6
     ring_commit(p, bytes, tag, time_ns);
 }
 
+void ring_raise_bell(struct ring_publisher *p) {
+    tell(p);
+    p->bell++;
+    /* SYNC ring.bell: release pairs with the sleeper's acquire load before it arms; the futex call
+     * that follows is a full barrier in the kernel. */
+    atomic_store_release(&p->ring->bell, p->bell);
+    /* relaxed: a counter for tools */
+    atomic_store_relaxed(&p->ring->counters.wakes,
+                         atomic_load_relaxed(&p->ring->counters.wakes) + 1);
+}
+
 bool ring_finish(struct ring_publisher *p) {
     if (unlikely(p->head - p->told >= p->tell_after))
         tell(p);
@@ -243,14 +254,7 @@ bool ring_finish(struct ring_publisher *p) {
         rung |= atomic_load_relaxed(p->groups[i].armed) == p->bell;
     if (likely(!rung))
         return false;
-    tell(p);
-    p->bell++;
-    /* SYNC ring.bell: release pairs with the sleeper's acquire load before it arms; the futex call
-     * that follows is a full barrier in the kernel. */
-    atomic_store_release(&p->ring->bell, p->bell);
-    /* relaxed: a counter for tools */
-    atomic_store_relaxed(&p->ring->counters.wakes,
-                         atomic_load_relaxed(&p->ring->counters.wakes) + 1);
+    ring_raise_bell(p);
     return true;
 }
 

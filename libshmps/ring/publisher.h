@@ -141,6 +141,10 @@ void ring_append(struct ring_publisher *p, const void *data, size_t bytes, uint6
  * true: the bell was rung, wake its futex word now. */
 bool ring_finish(struct ring_publisher *p);
 
+/* Ring, whoever has armed: for sleepers of a group that cannot be looked at. The caller wakes the
+ * bell's futex word now. */
+void ring_raise_bell(struct ring_publisher *p);
+
 /* The publisher goes on in another ring, of serial `successor`: nothing more is committed here.
  * true: the bell was rung, wake its futex word now. */
 bool ring_hand_over(struct ring_publisher *p, uint64_t successor);
