@@ -12,9 +12,11 @@ from pathlib import Path
 VENV = Path(os.environ.get("SHMPS_VENV") or Path(os.environ["BUILD"], "venv"))
 PYTHON = VENV / "bin" / "python"
 
+options = sys.argv[1:]
 if "SHMPS_PRELOAD" in os.environ:
+    options.append("--capture=sys")  # what a sanitizer says before it aborts is to be seen
     os.environ["LD_PRELOAD"] = os.environ["SHMPS_PRELOAD"]
     os.environ["PYTHONMALLOC"] = "malloc"  # else they do not see what Python allocates
 if PYTHON.exists():
-    os.execv(PYTHON, [str(PYTHON), "-m", "pytest", "--tap", *sys.argv[1:]])
+    os.execv(PYTHON, [str(PYTHON), "-m", "pytest", "--tap", *options])
 print("1..1\nok 1 - tools of PyPI # SKIP ./dev test gets them")
