@@ -27,12 +27,12 @@
  * holds   stopped                     -DSAMPLES=3 -DSTOP
  * holds   a sleeper killed            -DSAMPLES=1 -DSLEEPERS=2 -DKILL_SLEEPER
  * holds   stores leave out of order   -DSAMPLES=3 -DWEAK
- * holds+  two sleepers, two rings     -DSAMPLES=2 -DSLEEPERS=2 -DPUBLISHERS=2
+ * holds+  two sleepers, two rings     -DSAMPLES=1 -DSLEEPERS=2 -DPUBLISHERS=2
  * holds+  two groups, longer          -DSAMPLES=2 -DSLEEPERS=2 -DGROUPS
  * holds+  two sleepers, longer        -DSAMPLES=3 -DSLEEPERS=2
  * holds+  a sleeper killed, longer    -DSAMPLES=2 -DSLEEPERS=2 -DKILL_SLEEPER
  * holds+  both modes, longer          -DSAMPLES=2 -DPUBLISHERS=2 -DFENCED
- * holds+  killed, two rings           -DSAMPLES=2 -DPUBLISHERS=2 -DKILL -DRESTART
+ * holds+  killed, two rings           -DSAMPLES=1 -DPUBLISHERS=2 -DKILL -DRESTART
  * holds+  deeper buffers, weak        -DSAMPLES=3 -DWEAK -DBUFFER=3 -DSLEEPERS=2
  * holds+  killed, pubsubd, longer     -DSAMPLES=2 -DKILL -DRESTART
  * reaches a sleep                     -DSAMPLES=3 -DREACH=1   REACH_asleep

@@ -24,14 +24,14 @@
  * holds   stores leave out of order   -DSAMPLES=3 -DWEAK
  * holds   nobody is evicted           -DSAMPLES=4 -DENDLESS_PATIENCE
  * holds+  pins before needs           -DSAMPLES=4 -DPINS_FIRST
- * holds+  longer                      -DSAMPLES=6
+ * holds+  longer                      -DSAMPLES=5
  * holds+  fence, longer               -DSAMPLES=4 -DMODE_FENCE
  * holds+  out of order, longer        -DSAMPLES=4 -DWEAK
  * holds+  nobody is evicted, longer   -DSAMPLES=5 -DENDLESS_PATIENCE
- * holds+  still longer, fence               -DSAMPLES=6 -DMODE_FENCE
+ * holds+  still longer, fence         -DSAMPLES=5 -DMODE_FENCE
  * holds+  holds two                   -DSAMPLES=4 -DPINS=2
- * holds+  depth 4, batches of 2       -DSAMPLES=6 -DDEPTH=4 -DBATCH=2
- * holds+  deeper buffers, weak        -DSAMPLES=5 -DWEAK -DBUFFER=3
+ * holds+  depth 4, batches of 2       -DSAMPLES=5 -DDEPTH=4 -DBATCH=2
+ * holds+  deeper buffers, weak        -DSAMPLES=4 -DWEAK -DBUFFER=3
  * reaches an evicted one holds        -DSAMPLES=5 -DREACH=1   REACH_evicted_holds
  * reaches evicted after the pin       -DSAMPLES=5 -DREACH=2   REACH_bit_unseen
  * reaches it reads on as a lossy one  -DSAMPLES=5 -DREACH=3   REACH_lossy

@@ -24,10 +24,10 @@
  * holds   copying, out of order       -DCOPIER -DSAMPLES=4 -DWEAK -DBUFFER=3
  * holds   no block to spare           -DREADER -DSAMPLES=4 -DSPARE=0
  * holds+  a reader holds two          -DREADER -DPINS=2 -DSAMPLES=5
- * holds+  longer                      -DREADER -DSAMPLES=8
- * holds+  depth 4                     -DREADER -DDEPTH=4 -DSAMPLES=7
- * holds+  batches of 2                -DREADER -DDEPTH=4 -DBATCH=2 -DSAMPLES=7
- * holds+  both                        -DREADER -DCOPIER -DSAMPLES=4
+ * holds+  longer                      -DREADER -DSAMPLES=6
+ * holds+  depth 4                     -DREADER -DDEPTH=4 -DSAMPLES=6
+ * holds+  batches of 2                -DREADER -DDEPTH=4 -DBATCH=2 -DSAMPLES=6
+ * holds+  both                        -DREADER -DCOPIER -DSAMPLES=3
  * holds+  deeper buffers, weak        -DREADER -DSAMPLES=5 -DWEAK -DBUFFER=3
  * reaches a block is set aside        -DREADER -DREACH=1      REACH_aside
  * reaches the held slot is used again  -DREADER -DREACH=2     REACH_reused
