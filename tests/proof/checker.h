@@ -51,6 +51,7 @@ void memory_copy_out(uint32_t fiber, void *to, const void *from, size_t n);
 void memory_settle(uint32_t fiber);
 /* `by` starts with all that `fiber` knows: a message between them. */
 void memory_tell(uint32_t fiber, uint32_t by);
+bool memory_is_sc(void);
 bool memory_holds(const void *p, size_t n); /* in the segments? */
 
 /* ---- scheduler.c */

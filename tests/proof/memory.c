@@ -137,6 +137,10 @@ static void raw_store(void *p, uint64_t value, size_t size) {
         *(volatile uint32_t *)p = (uint32_t)value;
 }
 
+bool memory_is_sc(void) {
+    return m.model == MEMORY_SC;
+}
+
 bool memory_holds(const void *p, size_t n) {
     return (const char *)p >= m.base && (const char *)p + n <= m.base + m.bytes;
 }

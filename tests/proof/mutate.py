@@ -275,6 +275,13 @@ def judge(builder: Builder, m: Mutation, units: bool) -> tuple[str, str]:
         broken.unlink()
 
 
+def reasons() -> dict[tuple[str, ...], str]:
+    """Of survivors.txt: (file, function, mutation) -> why it survives."""
+    lines = (PROOF / "survivors.txt").read_text().splitlines()
+    split = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    return {tuple(cells[:3]): cells[3] for cells in split}
+
+
 def row(m: Mutation, by: str, how: str) -> str:
     cells = (f"{m.file}:{m.line}", m.function, f"`{m.what}`".replace("|", "\\|"), by, how)
     return "| " + " | ".join(cells) + " |"
@@ -296,6 +303,7 @@ def main() -> int:
             print(f"{m.file}:{m.line} {m.function}: {m.what}")
         print(f"{len(mutations)} mutations")
         return 0
+    known = reasons()
     end = time.monotonic() + 60 * a.minutes
     counts: dict[str, int] = {}
     rows = []
@@ -305,6 +313,8 @@ def main() -> int:
             by, how = "untried", ""
             if time.monotonic() < end:
                 by, how = judge(builder, m, not a.no_units)
+            if by == "survives":
+                how = known.get((m.file, m.function, m.what), "open: no reason yet")
             counts[by] = counts.get(by, 0) + 1
             if by != "no program":
                 rows.append(row(m, by, how))

@@ -151,6 +151,13 @@ static void run_publisher(void *argument) {
 
 /* ---- subscriber */
 
+static uint64_t publisher_published(void) {
+    for (uint32_t i = 0; i < n_roles; i++)
+        if (roles[i].doing == PUBLISHES && roles[i].pub)
+            return roles[i].pub->ring.head;
+    return 0;
+}
+
 static void open_subscriber(struct role *role) {
     static const int deliveries[] = {
         [POLICY_NONE] = SHMPS_OBSERVE,
@@ -163,14 +170,19 @@ static void open_subscriber(struct role *role) {
     options.wait = role->spins ? SHMPS_WAIT_DEFAULT : SHMPS_WAIT_SLEEP;
     options.history = role->history;
     options.pins = role->grant;
+    uint64_t before = publisher_published();
     int r = shmps_subscriber_open(role->bus, TOPIC, &options, &role->sub);
     require(r == 0, "%s cannot open: %s", role->name, shmps_error_detail());
     if (role->sub->n_rings > 0) { /* lost since it has its seat, or not for it */
         const struct ring_view *view = role->sub->rings[0];
         role->first = role->next = view->reader.next - view->lost;
         role->began = true;
-        require(role->first <= publisher_of()->pub->ring.head, "%s begins at %llu, too late",
-                role->name, (unsigned long long)role->first);
+        require(role->first <= publisher_published(), "%s begins at %llu, too late", role->name,
+                (unsigned long long)role->first);
+        /* where stores are seen at once */
+        require(!memory_is_sc() || role->first + role->history >= before,
+                "%s begins at %llu, %llu were there", role->name,
+                (unsigned long long)role->first, (unsigned long long)before);
     }
 }
 
