@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from harness import Bus
 from shmps import errors
 from shmps.paho import publish, subscribe
 from shmps.paho.outbox import WAITING_MAX
+from shmps.paho.outbox import _Lane as Lane
 
 V2 = mqtt.CallbackAPIVersion.VERSION2
 WAIT_S = 20
@@ -226,6 +230,29 @@ def test_a_client_without_a_loop_may_fill_its_own_subscription(bus_env: Bus) -> 
     client.disconnect()
 
 
+def test_what_has_waited_in_vain_says_so(bus_env: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(lane: Lane, bus: Any, packet: Any, timeout: float) -> int:
+        if packet.data == b"bad":
+            raise errors.LimitError("no room for that")
+        return into(lane, bus, packet, timeout)
+
+    into = Lane.publish
+    monkeypatch.setattr(Lane, "publish", publish)
+    with running() as client:
+        stalled = mqtt.Client(V2)
+        stalled.connect("localhost")
+        stalled.subscribe("a", 1)
+        infos = [client.publish("a", "x", 1) for _ in range(1500)]
+        bad, last = client.publish("a", "bad", 1), client.publish("a", "last", 1)
+        stalled.unsubscribe("a")
+        with pytest.raises(RuntimeError):
+            bad.wait_for_publish(WAIT_S)
+        for info in (*infos, last):
+            info.wait_for_publish(WAIT_S)
+            assert info.is_published()
+        stalled.disconnect()
+
+
 def test_how_many_may_wait(bus_env: Bus) -> None:
     with running() as stalled:
         block = threading.Event()
@@ -291,6 +318,88 @@ def test_the_end_of_the_bus_and_the_next_one(bus_env: Bus) -> None:
         client.publish("again", "here", 1)
         until(lambda: client.got)
         assert client.got == [b"here"]
+
+
+@pytest.mark.parametrize("by_signal", [False, True])
+def test_disconnect_ends_a_loop_that_waits(bus_env: Bus, by_signal: bool) -> None:
+    client = mqtt.Client(V2)
+    told: list[str] = []
+    client.on_disconnect = lambda c, u, flags, code, props: told.append(str(code))
+    client.connect("localhost")
+    before = signal.signal(signal.SIGUSR1, lambda *_: client.disconnect())
+    kill = partial(os.kill, os.getpid(), signal.SIGUSR1)
+    timer = threading.Timer(0.2, kill if by_signal else client.disconnect)
+    timer.start()
+    client.loop_forever()
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert told == ["Normal disconnection"]
+    assert client.socket() is None
+
+
+def test_disconnect_at_any_time_is_not_lost(bus_env: Bus) -> None:
+    for _ in range(200):
+        told: list[str] = []
+        client = mqtt.Client(V2)
+        client.on_connect = lambda *_, told=told: told.append("connect")
+        client.on_publish = lambda *_, told=told: told.append("publish")
+        client.on_disconnect = lambda *_, told=told: told.append("disconnect")
+        client.connect("localhost")
+        client.loop_start()
+        client.publish("a/b", "x", 1)
+        client.disconnect()
+        client.loop_stop()
+        assert told == ["connect", "publish", "disconnect"]
+        assert client.socket() is None
+
+
+def test_connecting_again_while_the_thread_runs(bus_env: Bus) -> None:
+    """No will for who has disconnected, and no pause."""
+    with running() as reader:
+        reader.subscribe("will", 1)
+        with running() as client:
+            client.will_set("will", "of one that has disconnected", 1)
+            connected: list[float] = []
+            client.on_connect = lambda *_: connected.append(time.monotonic())
+            client.reconnect()
+            until(lambda: len(connected) == 1)
+            client.will_set("will", "of one that has not", 1)
+            client.disconnect()
+            client.connect("localhost")
+            client.loop_start()
+            until(lambda: len(connected) == 2)
+            start = time.monotonic()
+            client.reconnect()
+            until(lambda: len(connected) == 3)
+            assert connected[2] - start < 0.9
+            until(lambda: reader.got)
+        assert reader.got == [b"of one that has not"]
+
+
+def test_what_the_end_of_the_bus_stopped_goes_on_the_next_one(bus_env: Bus) -> None:
+    sender = mqtt.Client(V2)
+    sender.connect("localhost")
+    sender.publish("a", "before", 1)
+    assert bus_env.end() == 0
+    bus_env.start()
+    rcs = [sender.publish("a", "between", qos).rc for qos in (0, 1)]
+    with running() as client:
+        client.subscribe("a", 1)
+        sender.reconnect()
+        sender.loop_start()
+        until(lambda: client.got)
+        sender.disconnect()
+        sender.loop_stop()
+        assert rcs == [mqtt.MQTT_ERR_CONN_LOST] * 2
+        assert client.got == [b"between"]
+
+
+def test_an_on_log_that_raises_harms_nothing(bus_env: Bus) -> None:
+    with running() as client:
+        client.subscribe("a", 1)
+        client.on_log = lambda *_: 1 // 0
+        client.publish("a", "here", 1)
+        until(lambda: client.got)
 
 
 def test_all_goes_on_while_pubsubd_is_dead(bus_env: Bus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -34,8 +35,8 @@ class DisconnectFlags(NamedTuple):
 class Callbacks:
     """Each may be set as an attribute, by a decorator, or as a method of a subclass. They are
     called by whoever runs the loop, one at a time; an exception ends the loop, unless
-    suppress_exceptions is set. client and userdata come first, then by VERSION1 (v5: with MQTTv5)
-    and VERSION2:
+    suppress_exceptions is set (one of on_log is dropped, as in paho). client and userdata come
+    first, then by VERSION1 (v5: with MQTTv5) and VERSION2:
 
     on_connect      flags dict, result; v5: flags dict, reason, properties | flags, reason, props
     on_disconnect   result; v5: result, None                               | flags, reason, props
@@ -174,7 +175,8 @@ class Callbacks:
 
     def _log(self, level: LogLevel, text: str, *arguments: Any) -> None:
         if self.on_log is not None:
-            self.on_log(self, self._userdata, level, text % arguments)
+            with contextlib.suppress(Exception):  # as paho: there is nowhere to tell it
+                self.on_log(self, self._userdata, level, text % arguments)
         if self._logger is not None:
             self._logger.log(LOGGING_LEVEL[level], text, *arguments)
 

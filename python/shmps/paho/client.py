@@ -103,6 +103,9 @@ __all__ = [
     "topic_matches_sub",
 ]
 
+# How soon the loop sees that another thread has connected.
+_LOOK_SECONDS = 0.01
+
 
 class Client(Session):
     """As paho's Client, 1.x and 2.x: Client("name") and Client(CallbackAPIVersion.VERSION2,
@@ -160,11 +163,15 @@ class Client(Session):
     def _loop(self, timeout: float | None) -> MQTTErrorCode:
         inbox = self._inbox
         if inbox is None:
-            if self._state not in ("disconnecting", "disconnected"):
+            if self._state in ("new", "connected"):
                 self._state = "connection lost"
             return MQTT_ERR_CONN_LOST
-        inbox.wait(timeout)
-        return self.loop_read()
+        self._in_loop += 1
+        try:
+            inbox.wait(timeout)
+            return self.loop_read()
+        finally:
+            self._in_loop -= 1
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Call the callbacks for what there is; for event loops, when socket() is readable."""
@@ -211,9 +218,14 @@ class Client(Session):
                 continue
             if self._state == "disconnected" or not self._reconnect_on_failure:
                 break
+            if self._state == "connecting":  # another thread is at it
+                self._stop.wait(_LOOK_SECONDS)
+                continue
             self._wait_before_reconnect()
-            if not self._stop.is_set() and self._state == "connection lost":
+            if not self._stop.is_set() and self._state in ("connect async", "connection lost"):
                 self._try_to_connect(raises=False)
+        if self._state == "disconnecting":  # loop_stop() came before the loop could see that
+            self.loop_read()
         return result
 
     def _try_to_connect(self, raises: bool) -> None:

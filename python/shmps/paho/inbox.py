@@ -87,6 +87,7 @@ class Inbox:
         # Tells of the end of the bus also who subscribes to nothing.
         self._watch = _native.Subscriber(bus, "$nothing/#", history=0)
         self._epoll.register(self._watch.fileno(), select.EPOLLIN)
+        self._waiting = 0
         self._closed = False
 
     def fileno(self) -> int:
@@ -94,8 +95,17 @@ class Inbox:
         return self._epoll.fileno()
 
     def wait(self, timeout: float | None) -> None:
-        """Until fileno() is readable, or the time is over."""
-        self._epoll.poll(timeout, 1)
+        """Until fileno() is readable, or the time is over, or another thread closes it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._waiting += 1
+        try:
+            self._epoll.poll(timeout, 1)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._close_descriptors()
 
     def wake(self) -> None:
         """End a wait, now or the next one."""
@@ -176,9 +186,15 @@ class Inbox:
             if not self._closed:
                 self.close_subscriptions()
                 self._watch.close()
+                self.wake()
                 self._closed = True
-                self._epoll.close()
-                os.close(self._bell)
+                self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        """Once nobody waits for them: what closes beneath a wait does not end it."""
+        if self._closed and not self._waiting:
+            self._epoll.close()
+            os.close(self._bell)
 
     def _push(self, time_ns: int, tell: Callable[[], None], is_message: bool) -> None:
         heapq.heappush(self._entries, Entry(time_ns, next(self._numbers), tell, is_message))

@@ -93,13 +93,13 @@ class Outbox:
     order of its topic, and a thread that is there only then brings it into the ring.
 
     published(packet, info) is called for what has waited and lies in the ring now, failed(error,
-    packet) for what never will: from the thread, with locks held."""
+    packet, info) for what never will: from the thread, with locks held."""
 
     def __init__(
         self,
         bus: _native.Connection,
         published: Callable[[Packet, MQTTMessageInfo], None],
-        failed: Callable[[errors.Error, Packet], None],
+        failed: Callable[[errors.Error, Packet, MQTTMessageInfo], None],
     ) -> None:
         self._bus = bus
         self._published = published
@@ -207,7 +207,7 @@ class Outbox:
                         return count
                     self._published(packet, info)
                 except errors.Error as error:
-                    self._failed(error, packet)
+                    self._failed(error, packet, info)
                     if isinstance(error, errors.ClosedError):
                         self._ended = True  # what waits is for the next connection
                         return count

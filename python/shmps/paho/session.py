@@ -92,12 +92,14 @@ class Session(Callbacks, Refusals):
         self._received_mid = 0
         self._mid_lock = threading.Lock()
         self._will: Packet | None = None
+        self._will_kept: Packet | None = None  # of this connection
         self._state = "new"
         self._bus: _native.Connection | None = None
         self._inbox: Inbox | None = None
         self._outbox: Outbox | None = None
         self._unsent: list[tuple[Packet, MQTTMessageInfo]] = []  # with a qos, for the next bus
         self._thread: threading.Thread | None = None
+        self._in_loop = 0  # calls of loop() or loop_forever() that wait, or call the callbacks
         self._stop = threading.Event()
         self._lock = threading.RLock()  # of what connects and disconnects
 
@@ -160,7 +162,7 @@ class Session(Callbacks, Refusals):
             refuse("clean_start=False", _SESSION)
         if properties is not None and not properties.isEmpty():
             refuse("properties of connect()", "no broker reads them")
-        self._close(is_clean=False)
+        self._end("connect async")
         self.host, self.port, self.keepalive = host, port, keepalive
         bound = f", bind_address={bind_address!r}, bind_port={bind_port}"
         tell_once(
@@ -168,7 +170,6 @@ class Session(Callbacks, Refusals):
             f"{bound if bind_address or bind_port else ''} choose nothing: "
             "messages pass through the shared memory of this machine"
         )
-        self._state = "connect async"
 
     def connect_srv(
         self,
@@ -190,15 +191,12 @@ class Session(Callbacks, Refusals):
         Errors as of connect()."""
         if not self.host:
             raise ValueError("Invalid host.")
-        self._close(is_clean=False)
-        self._state = "connecting"
-        self._call(self.on_pre_connect, "on_pre_connect")
-        bus = _native.Connection(timeout=self.connect_timeout)
+        self._end("connecting")
         try:
-            if self._will:
-                _keeper.set(id(self), self._will)
+            self._call(self.on_pre_connect, "on_pre_connect")
+            bus = self._open()
         except BaseException:
-            bus.close()
+            self._state = "connection lost"
             raise
         with self._lock:
             outbox = Outbox(bus, self._has_gone, self._has_failed)
@@ -209,14 +207,29 @@ class Session(Callbacks, Refusals):
         self._inbox.post(self._connected)
         return MQTT_ERR_SUCCESS
 
+    def _open(self) -> _native.Connection:
+        bus = _native.Connection(timeout=self.connect_timeout)
+        self._will_kept = self._will
+        try:
+            if self._will_kept:
+                _keeper.set(id(self), self._will_kept)
+        except BaseException:
+            bus.close()
+            raise
+        return bus
+
     def _connected(self) -> None:
-        self._state = "connected"
+        if self._state == "connecting":  # not if it is to disconnect already
+            self._state = "connected"
         self._delay = 0.0
         self._log(MQTT_LOG_DEBUG, "Received CONNACK (0, 0)")
         self._tell_connect()
         unsent, self._unsent = self._unsent, []
         for packet, info in unsent:
-            self._send(packet, info)
+            try:
+                self._send(packet, info)
+            except errors.Error as error:
+                self._has_failed(error, packet, info)
 
     def disconnect(
         self, reasoncode: ReasonCode | None = None, properties: Properties | None = None
@@ -237,7 +250,7 @@ class Session(Callbacks, Refusals):
             self._publish_will()
         self._state = "disconnecting"
         self._log(MQTT_LOG_DEBUG, "Sending DISCONNECT")
-        if self._is_direct():
+        if self._is_direct() and not self._in_loop:
             self._disconnected()
         else:
             inbox.wake()
@@ -257,6 +270,11 @@ class Session(Callbacks, Refusals):
         self._close(is_clean=True)
         if self._state == "disconnecting":
             self._state = "disconnected"
+
+    def _end(self, state: str) -> None:
+        """Close the connection for another one; without its will where disconnect() was called."""
+        was, self._state = self._state, state
+        self._close(is_clean=was == "disconnecting")
 
     def _lost(self) -> MQTTErrorCode:
         """The bus has ended, or was made anew."""
@@ -288,8 +306,8 @@ class Session(Callbacks, Refusals):
             bus.close()
 
     def _publish_will(self) -> None:
-        if self._will and self._outbox:
-            self._outbox.publish(self._will, MQTTMessageInfo(0))
+        if self._will_kept and self._outbox:
+            self._outbox.publish(self._will_kept, MQTTMessageInfo(0))
 
     def is_connected(self) -> bool:
         """Whether the loop has told that it is, and it is still."""
@@ -317,15 +335,16 @@ class Session(Callbacks, Refusals):
             raise ValueError("Properties only apply to MQTT V5")
         packet = pack(topic, payload, qos, retain, properties)
         info = MQTTMessageInfo(self._next_mid())
-        if self._outbox is not None:
-            self._send(packet, info)
-        else:
-            info.rc = MQTT_ERR_NO_CONN
-            if qos and 0 < self.max_queued_messages <= len(self._unsent):
-                info.rc = MQTT_ERR_QUEUE_SIZE
-            elif qos:
-                self._unsent.append((packet, info))
+        self._send(packet, info)
         return info
+
+    def _keep_unsent(self, packet: Packet, info: MQTTMessageInfo, result: MQTTErrorCode) -> None:
+        """There is no connection; with a qos a message waits for one."""
+        info.rc = result
+        if packet.qos and 0 < self.max_queued_messages <= len(self._unsent):
+            info.rc = MQTT_ERR_QUEUE_SIZE
+        elif packet.qos:
+            self._unsent.append((packet, info))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Not in paho: wait until all that was published lies in the rings; False: it does not
@@ -342,7 +361,7 @@ class Session(Callbacks, Refusals):
     def _send(self, packet: Packet, info: MQTTMessageInfo) -> None:
         outbox, inbox = self._outbox, self._inbox
         if outbox is None or inbox is None:
-            info.rc = MQTT_ERR_NO_CONN
+            self._keep_unsent(packet, info, MQTT_ERR_NO_CONN)
             return
         qos = packet.qos
         if qos and 0 < self.max_queued_messages <= outbox.waiting():
@@ -355,7 +374,7 @@ class Session(Callbacks, Refusals):
         try:
             outcome = outbox.publish(packet, info, 0 if qos else WAITING_MAX)
         except errors.ClosedError:
-            info.rc = MQTT_ERR_CONN_LOST
+            self._keep_unsent(packet, info, MQTT_ERR_CONN_LOST)
             inbox.post(self._check)
             return
         if outcome == "dropped":
@@ -372,9 +391,12 @@ class Session(Callbacks, Refusals):
         if inbox := self._inbox:
             inbox.post(partial(self._published, packet, info, False))
 
-    def _has_failed(self, error: errors.Error, packet: Packet) -> None:
+    def _has_failed(self, error: errors.Error, packet: Packet, info: MQTTMessageInfo) -> None:
         self._trouble(f"not published on {packet.topic!r}: {error}")
-        if isinstance(error, errors.ClosedError) and self._inbox:
+        if not isinstance(error, errors.ClosedError):
+            info.rc = MQTT_ERR_UNKNOWN
+            info._set_as_published()  # nobody waits for it any more
+        elif self._inbox:
             self._inbox.post(self._check)
 
     def _check(self) -> None:
