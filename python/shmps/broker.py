@@ -57,6 +57,8 @@ class Broker:
         """Call callback(message) with each message from now on; subscribed twice, it is called
         twice. Between processes, what it raises is reported as in Bus.on()."""
         _native.filter_check(topic)
+        if not callable(callback):
+            raise TypeError(f"a callback is called with the message, but this is {callback!r}")
         subscription = Subscription(topic, callback)
         with self._lock:
             self._check()

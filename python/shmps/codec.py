@@ -2,7 +2,8 @@
 
     str                              UTF-8      tag "utf-8"
     bytes, bytearray, memoryview     as it is   tag 0; comes back as bytes
-    what json can say                JSON       tag "json"; tuples come back as lists
+    what json can say                JSON       tag "json"; tuples come back as lists,
+                                                and keys of a dict as str
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def encode(message: Any) -> tuple[Buffer, int]:
         return message.encode(), UTF_8
     if isinstance(message, (bytes, bytearray, memoryview)):
         return message, BYTES
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode(), JSON
+    text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(), JSON
 
 
 def decode(payload: Buffer, tag: int) -> Any:

@@ -77,6 +77,8 @@ def test_wildcards_are_filters() -> None:
     broker.publish("a", "y")
     assert [topic for topic, message in got if message == "x"] == ["a/b", "a/+", "a/#", "#"]
     assert [topic for topic, message in got if message == "y"] == ["a/#", "#"]
+    with pytest.raises(TypeError, match="a callback is called"):
+        Broker().subscribe("a", None)  # type: ignore[arg-type]
     with pytest.raises(errors.TopicError):
         broker.subscribe("a/#/b", print)
     for topic in ("a/+", "#", "/a", ""):
@@ -332,6 +334,9 @@ def test_the_codec_tells_kinds_by_a_readable_tag() -> None:
     assert codec.decode(b"x", 12345) == b"x"  # another program's own word
     with pytest.raises(ValueError, match="invalid start byte"):
         codec.decode(b"\xff", codec.UTF_8)
+    with pytest.raises(ValueError, match="JSON"):  # not as its reader in C would have it
+        codec.encode(float("nan"))
+    assert codec.decode(*codec.encode({1: (2,)})) == {"1": [2]}
 
 
 def test_a_signal_that_publishes_amid_publishing(bus_env: Instance) -> None:
