@@ -119,7 +119,6 @@ PyObject *message_made(struct subscriber *subscriber, struct message *self) {
     Py_SET_REFCNT(OBJECT(self), 1);
     self->subscriber = NULL;
     self->topic = topic;
-    self->views = 0;
     if (unlikely(subscriber->lost != 0 || subscriber->flags != 0)) {
         self->sample.lost += subscriber->lost;
         self->sample.flags |= subscriber->flags;
@@ -137,16 +136,8 @@ PyObject *message_made(struct subscriber *subscriber, struct message *self) {
 
 static int message_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     struct message *self = (struct message *)object;
-    if (PyBuffer_FillInfo(view, object, (void *)(uintptr_t)self->sample.data,
-                          (Py_ssize_t)self->sample.bytes, 1, flags) < 0)
-        return -1;
-    self->views++;
-    return 0;
-}
-
-static void message_release_buffer(PyObject *self, Py_buffer *view) {
-    (void)view;
-    ((struct message *)self)->views--;
+    return PyBuffer_FillInfo(view, object, (void *)(uintptr_t)self->sample.data,
+                             (Py_ssize_t)self->sample.bytes, 1, flags);
 }
 
 static PyObject *message_copy(PyObject *object, PyObject *none) {
@@ -267,7 +258,6 @@ static PyType_Slot message_slots[] = {
     { Py_sq_length, message_length },
     { Py_nb_bool, message_is_true },
     { Py_bf_getbuffer, message_get_buffer },
-    { Py_bf_releasebuffer, message_release_buffer },
     { 0, NULL },
 };
 

@@ -231,7 +231,6 @@ struct message {
     struct message *next, *previous; /* of `held_messages`; `next` of `let_go` */
     PyObject *topic;
     struct shmps_sample sample;
-    Py_ssize_t views;              /* that are alive */
     unsigned char small[SMALL_BYTES] __attribute__((aligned(16)));
 };
 extern PyTypeObject *MessageType;

@@ -187,7 +187,7 @@ class Message:
     @property
     def publisher(self) -> int: ...
     @property
-    def pinned(self) -> bool: ...  # the payload lies in the ring; else it is a copy
+    def pinned(self) -> bool: ...  # False: copied, as no pin was left
     @property
     def history(self) -> bool: ...  # published before the subscriber was opened
     @property

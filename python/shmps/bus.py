@@ -153,15 +153,6 @@ class Subscriber(_native.Subscriber):
     def __del__(self) -> None:
         self._wake()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        self.close()
-
     async def __aenter__(self) -> Self:
         return self
 
@@ -343,12 +334,3 @@ class Bus(_native.Connection):
             if subscriber is not None:
                 subscriber.close()
         super().close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        self.close()
